@@ -1,0 +1,50 @@
+#pragma once
+
+#include "cuda/launch.cuh"
+
+namespace lmwp::cuda {
+
+__device__ __forceinline__ float to_float(float value) { return value; }
+__device__ __forceinline__ float to_float(__half value) { return __half2float(value); }
+__device__ __forceinline__ float to_float(__nv_bfloat16 value) { return __bfloat162float(value); }
+
+template <typename T>
+__device__ __forceinline__ T from_float(float value);
+template <>
+__device__ __forceinline__ float from_float<float>(float value) {
+  return value;
+}
+template <>
+__device__ __forceinline__ __half from_float<__half>(float value) {
+  return __float2half_rn(value);
+}
+template <>
+__device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(float value) {
+  return __float2bfloat16_rn(value);
+}
+
+// Elements in one 16-byte access.
+template <typename T>
+inline constexpr int kLanes = 16 / sizeof(T);
+
+template <typename T>
+union Lanes {
+  uint4 bits;
+  T lane[kLanes<T>];
+  __host__ __device__ Lanes() : bits() {}
+};
+
+// A parameter tensor, float32 or the dtype of x; data is null where it is absent.
+struct Param {
+  const void* data = nullptr;
+  bool is_float32 = true;
+};
+
+template <typename T>
+__device__ __forceinline__ float load_param(Param param, int64_t i, float absent) {
+  if (param.data == nullptr) return absent;
+  return param.is_float32 ? static_cast<const float*>(param.data)[i]
+                          : to_float(static_cast<const T*>(param.data)[i]);
+}
+
+}  // namespace lmwp::cuda

@@ -1,0 +1,21 @@
+"""Fused kernels for small saliency networks: functions on tensors; modules are in `lmwp_ops.nn`.
+
+A multi-scale feature is a list of tensors, branch b at 1 / 2^b of the resolution; a branch without
+channels is absent from the list.
+"""
+
+from lmwp_ops import nn
+from lmwp_ops._dispatch import BackendError, explain, use_backend
+from lmwp_ops.ops.depthwise_scales import depthwise_scales
+from lmwp_ops.ops.dilated_bank import dilated_bank
+from lmwp_ops.ops.goctconv2d import goctconv2d
+
+__all__ = [
+    "BackendError",
+    "depthwise_scales",
+    "dilated_bank",
+    "explain",
+    "goctconv2d",
+    "nn",
+    "use_backend",
+]

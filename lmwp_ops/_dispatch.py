@@ -1,0 +1,187 @@
+"""Choice of a backend for each call.
+
+Every op registers candidates; a candidate refuses with a reason or runs. The choice is made when
+the op runs, not when it is traced, so `use_backend` also acts on compiled graphs.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+BACKENDS = ("cuda", "triton", "cpp", "reference")
+"""Backends in the order in which they are asked."""
+
+AUTO = "auto"
+ENVIRONMENT = "LMWP_OPS_BACKEND"
+
+
+class BackendError(RuntimeError):
+    """A backend was asked for by name and cannot run the call."""
+
+
+def _never(*_: Any) -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One implementation of an op.
+
+    `unavailable` is the reason why it can run no call at all (its library is not loaded), and
+    `refuse(*args)` why it cannot run this one; None means that it can.
+    """
+
+    backend: str
+    run: Callable[..., Any]
+    unavailable: str | None = None
+    refuse: Callable[..., str | None] = _never
+
+    def reason(self, args: tuple[Any, ...]) -> str | None:
+        return self.unavailable or self.refuse(*args)
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """An op's candidates, and how the arguments of its public function become op arguments."""
+
+    candidates: dict[str, Candidate]
+    bind: Callable[..., tuple[Any, ...]]
+    available: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Who runs a call, and why the others do not."""
+
+    op: str
+    backend: str | None
+    forced: str | None
+    refusals: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain containers, ready for JSON."""
+        return {
+            "op": self.op,
+            "backend": self.backend,
+            "forced": self.forced,
+            "refusals": dict(self.refusals),
+        }
+
+    def __str__(self) -> str:
+        runs = f"runs on {self.backend}" if self.backend else "cannot run"
+        forced = f" (forced: {self.forced})" if self.forced else ""
+        lines = [f"{self.op} {runs}{forced}"]
+        lines += [f"  not {backend}: {reason}" for backend, reason in self.refusals.items()]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+_ops: dict[str, Op] = {}
+
+
+def register(op: str, candidates: list[Candidate], bind: Callable[..., tuple[Any, ...]]) -> None:
+    """Register `op`; `bind` turns the arguments of its public function into op arguments."""
+    ordered = sorted(candidates, key=lambda candidate: BACKENDS.index(candidate.backend))
+    available = tuple(candidate for candidate in ordered if candidate.unavailable is None)
+    _ops[op] = Op({candidate.backend: candidate for candidate in ordered}, bind, available)
+
+
+def run(op: str, *args: Any) -> Any:
+    """Run `op` on the first backend that accepts `args`, or on the forced one.
+
+    Raises `BackendError` if the forced backend refuses.
+    """
+    registered_op = _ops[op]
+    if _forced in registered_op.candidates:
+        candidate = registered_op.candidates[_forced]
+        if reason := candidate.reason(args):
+            raise BackendError(
+                f"{op}: backend {_forced!r} was forced and cannot run this call: {reason}"
+            )
+        return candidate.run(*args)
+    for candidate in registered_op.available:
+        if candidate.refuse(*args) is None:
+            return candidate.run(*args)
+    raise BackendError(str(_explain(op, args)))
+
+
+def _explain(op: str, args: tuple[Any, ...]) -> Explanation:
+    candidates = _ops[op].candidates
+    forced = _forced if _forced in candidates else None
+    chosen = None
+    refusals = {}
+    for backend, candidate in candidates.items():
+        reason = candidate.reason(args)
+        if reason is None and forced not in (None, backend):
+            reason = f"{forced} is forced"
+        elif reason is None and chosen:
+            reason = f"{chosen} comes first"
+        if reason is None:
+            chosen = backend
+        else:
+            refusals[backend] = reason
+    return Explanation(op, chosen, forced, refusals)
+
+
+def explain(op: str | Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
+    """Say which backend would run a call of a public op, and why the others would not.
+
+    `op` is the name or the function itself; the other arguments are those of the call, as in
+    `explain("depthwise_scales", xs, weights, dilation=2)`. Nothing is run. Print the result, or
+    take `to_dict()` of it. Raises ValueError for an unknown op.
+    """
+    name = op if isinstance(op, str) else op.__name__
+    if name not in _ops:
+        raise ValueError(f"explain: op must be one of {', '.join(sorted(_ops))}; got {name!r}")
+    return _explain(name, _ops[name].bind(*args, **kwargs))
+
+
+def registered() -> dict[str, dict[str, str | None]]:
+    """For each op its backends, each with None or the reason why it cannot run here."""
+    return {
+        name: {backend: candidate.unavailable for backend, candidate in op.candidates.items()}
+        for name, op in _ops.items()
+    }
+
+
+def _checked(name: str | None, source: str) -> str | None:
+    if name is None or name == AUTO:
+        return None
+    if name not in BACKENDS:
+        expected = ", ".join((AUTO, *BACKENDS))
+        raise ValueError(f"{source}: expected one of {expected}; got {name!r}")
+    return name
+
+
+_forced: str | None = _checked(os.environ.get(ENVIRONMENT) or None, ENVIRONMENT)
+
+
+class use_backend:  # noqa: N801 - reads as a function, like torch.no_grad
+    """Force one backend, for good or for a `with` block.
+
+    `use_backend("reference")` acts from then on; as `with use_backend("reference"):` it acts until
+    the block ends; `use_backend("auto")` returns to the automatic choice. The choice holds for the
+    whole process, other threads included, because backward passes run in threads of their own. An
+    op that has no implementation of that backend keeps its own choice; one that has it and cannot
+    run the call raises `BackendError`. The variable `LMWP_OPS_BACKEND` sets the initial value.
+    """
+
+    def __init__(self, name: str) -> None:
+        global _forced
+        self._previous = _forced
+        _forced = _checked(name, "use_backend")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        global _forced
+        _forced = self._previous

@@ -1,0 +1,3 @@
+compiler: str
+
+def cpu_capability() -> str: ...

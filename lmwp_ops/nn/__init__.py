@@ -1,0 +1,7 @@
+"""Modules over the functions of `lmwp_ops`."""
+
+from lmwp_ops.nn.depthwise_scales import DepthwiseScales
+from lmwp_ops.nn.dilated_bank import DilatedBank
+from lmwp_ops.nn.goctconv2d import GOctConv2d
+
+__all__ = ["DepthwiseScales", "DilatedBank", "GOctConv2d"]

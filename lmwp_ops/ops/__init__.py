@@ -1,0 +1,1 @@
+"""One folder per op: reference, registration, kernels and a README with its derivation."""

@@ -1,0 +1,237 @@
+"""Registration of `depthwise_scales`: schema, fake, autograd, autocast and backends."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+
+from lmwp_ops import _dispatch, _loader
+from lmwp_ops._layout import empty_like_layout
+from lmwp_ops._library import LIBRARY, define
+from lmwp_ops.ops.depthwise_scales import reference
+from lmwp_ops.ops.depthwise_scales.checks import (
+    check,
+    check_gradients,
+    output_shape,
+    split_affine,
+)
+
+Tensors = list[Tensor]
+Gradients = tuple[Tensors, Tensors, Tensors, Tensors, Tensors]
+
+_ARGUMENTS = (
+    "Tensor[] xs, Tensor[] weights, Tensor[] scale, Tensor[] shift, Tensor[] slope, "
+    "int stride, int dilation"
+)
+define("depthwise_scales", f"({_ARGUMENTS}) -> Tensor[]")
+define(
+    "depthwise_scales_backward",
+    f"(Tensor[] grads, {_ARGUMENTS}, bool[5] wanted) "
+    "-> (Tensor[], Tensor[], Tensor[], Tensor[], Tensor[])",
+)
+# Implemented by the compiled libraries: the CPU one in _C, the CUDA one in _C_cuda.
+define("depthwise_scales_cpp", f"({_ARGUMENTS}) -> Tensor[]")
+define("depthwise_scales_cuda", f"({_ARGUMENTS}) -> Tensor[]")
+
+
+def depthwise_scales(
+    xs: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    *,
+    dilation: int = 1,
+    stride: int = 1,
+    affine: Sequence[tuple[Tensor, Tensor]] | None = None,
+    slope: Sequence[Tensor] | None = None,
+) -> list[Tensor]:
+    """Depthwise convolution of every branch of a multi-scale feature, with its epilogue.
+
+    y_b = PReLU(scale_b * conv(x_b, w_b) + shift_b), zero padded by dilation * (k // 2), so that
+    stride 1 keeps the size and stride 2 halves it, rounding up. Without `affine` or `slope` that
+    step is left out. One launch computes all branches.
+
+    Args:
+        xs: branches [N, C_b, H_b, W_b]; float32, float16, bfloat16, or float64 (reference only).
+            Any strides; branches may differ in every size but share dtype and device.
+        weights: one [C_b, 1, k, k] per branch; k is 1, 3, 5 or 7 and the same for all.
+        dilation: distance of the taps in pixels, at least 1.
+        stride: 1 or 2.
+        affine: one (scale, shift) per branch, each [C_b], such as a folded batch norm.
+        slope: one [C_b] per branch, the PReLU's slope below zero.
+
+    Parameters have the dtype of xs; with 16-bit xs they may stay float32. Sums are in float32.
+    Under autocast the branches are cast and the parameters are not.
+
+    Returns:
+        One [N, C_b, H'_b, W'_b] per branch with dtype and memory format of x_b.
+
+    Differentiable once with respect to every tensor; results are deterministic.
+
+    Raises:
+        ValueError: an argument does not fit; the message names it.
+        BackendError: a backend forced by `use_backend` cannot run the call.
+    """
+    args = _bind(xs, weights, dilation=dilation, stride=stride, affine=affine, slope=slope)
+    if _is_plain_inference(args[0]):
+        return _forward(*args)
+    return torch.ops.lmwp_ops.depthwise_scales.default(*args)
+
+
+def _is_plain_inference(xs: Tensors) -> bool:
+    """Whether nothing that torch's dispatcher adds is wanted: skipping it halves a small call."""
+    return not (
+        torch.is_grad_enabled()
+        or torch.compiler.is_compiling()
+        or is_in_torch_dispatch_mode()
+        or (xs and torch.is_autocast_enabled(xs[0].device.type))
+    )
+
+
+def _bind(
+    xs: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    *,
+    dilation: int = 1,
+    stride: int = 1,
+    affine: Sequence[tuple[Tensor, Tensor]] | None = None,
+    slope: Sequence[Tensor] | None = None,
+) -> tuple[Tensors, Tensors, Tensors, Tensors, Tensors, int, int]:
+    scale, shift = split_affine(affine)
+    return list(xs), list(weights), scale, shift, list(slope or ()), stride, dilation
+
+
+def _forward(*args: Any) -> Tensors:
+    check(*args)
+    return _dispatch.run("depthwise_scales", *args)
+
+
+def _backward(
+    grads: Tensors,
+    xs: Tensors,
+    weights: Tensors,
+    scale: Tensors,
+    shift: Tensors,
+    slope: Tensors,
+    stride: int,
+    dilation: int,
+    wanted: list[bool],
+) -> Gradients:
+    check(xs, weights, scale, shift, slope, stride, dilation)
+    check_gradients(grads, xs, stride, wanted)
+    return reference.backward(grads, xs, weights, scale, shift, slope, stride, dilation, wanted)
+
+
+def _fake_forward(
+    xs: Tensors,
+    weights: Tensors,
+    scale: Tensors,
+    shift: Tensors,
+    slope: Tensors,
+    stride: int,
+    dilation: int,
+) -> Tensors:
+    check(xs, weights, scale, shift, slope, stride, dilation)
+    return [empty_like_layout(x, output_shape(x, stride)) for x in xs]
+
+
+def _fake_backward(
+    grads: Tensors,
+    xs: Tensors,
+    weights: Tensors,
+    scale: Tensors,
+    shift: Tensors,
+    slope: Tensors,
+    stride: int,
+    dilation: int,
+    wanted: list[bool],
+) -> Gradients:
+    check(xs, weights, scale, shift, slope, stride, dilation)
+    check_gradients(grads, xs, stride, wanted)
+    kinds: list[Tensors] = [
+        [torch.empty(p.shape, dtype=p.dtype, device=p.device) for p in kind] if want else []
+        for kind, want in zip((weights, scale, shift, slope), wanted[1:], strict=True)
+    ]
+    grad_xs = [empty_like_layout(x, x.shape) for x in xs] if wanted[0] else []
+    return grad_xs, kinds[0], kinds[1], kinds[2], kinds[3]
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
+    xs, weights, scale, shift, slope, ctx.stride, ctx.dilation = inputs
+    ctx.lengths = [len(kind) for kind in (xs, weights, scale, shift, slope)]
+    ctx.save_for_backward(*xs, *weights, *scale, *shift, *slope)
+
+
+def _differentiate(ctx: Any, grads: Tensors) -> tuple[Any, ...]:
+    saved = iter(ctx.saved_tensors)
+    kinds = [[next(saved) for _ in range(length)] for length in ctx.lengths]
+    wanted = [any(needed) for needed in ctx.needs_input_grad[:5]]
+    gradients = torch.ops.lmwp_ops.depthwise_scales_backward.default(
+        grads, *kinds, ctx.stride, ctx.dilation, wanted
+    )
+    return (
+        *(
+            g if want else [None] * n
+            for g, want, n in zip(gradients, wanted, ctx.lengths, strict=True)
+        ),
+        None,
+        None,
+    )
+
+
+def _refuse_double_backward(ctx: Any, *grads: Any) -> None:
+    raise NotImplementedError(
+        "depthwise_scales: can be differentiated once only; "
+        "a gradient of its gradient was asked for (create_graph=True)"
+    )
+
+
+def _autocast(device_type: str, *args: Any) -> Tensors:
+    dtype = torch.get_autocast_dtype(device_type)
+    xs = [x.to(dtype) if x.is_floating_point() and x.dtype != torch.float64 else x for x in args[0]]
+    keys = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, f"Autocast{device_type.upper()}"))
+    with torch._C._ExcludeDispatchKeyGuard(keys):
+        return torch.ops.lmwp_ops.depthwise_scales.default(xs, *args[1:])
+
+
+def _refuse_compiled(device_type: str, xs: Tensors, *_: Any) -> str | None:
+    if xs[0].device.type != device_type:
+        return f"it runs on {device_type}; xs is on {xs[0].device.type}"
+    if xs[0].dtype == torch.float64:
+        return "it computes in float32; xs is float64"
+    return None
+
+
+LIBRARY.impl("depthwise_scales", _forward, "CompositeExplicitAutograd")
+LIBRARY.impl("depthwise_scales_backward", _backward, "CompositeExplicitAutograd")
+LIBRARY.impl("depthwise_scales", partial(_autocast, "cpu"), "AutocastCPU")
+LIBRARY.impl("depthwise_scales", partial(_autocast, "cuda"), "AutocastCUDA")
+for _name in ("depthwise_scales", "depthwise_scales_cpp", "depthwise_scales_cuda"):
+    torch.library.register_fake(f"lmwp_ops::{_name}", _fake_forward, lib=LIBRARY)
+torch.library.register_fake("lmwp_ops::depthwise_scales_backward", _fake_backward, lib=LIBRARY)
+torch.library.register_autograd(
+    "lmwp_ops::depthwise_scales", _differentiate, setup_context=_setup_context, lib=LIBRARY
+)
+torch.library.register_autograd(
+    "lmwp_ops::depthwise_scales_backward", _refuse_double_backward, lib=LIBRARY
+)
+_dispatch.register(
+    "depthwise_scales",
+    [
+        _dispatch.Candidate(
+            "cuda",
+            torch.ops.lmwp_ops.depthwise_scales_cuda.default,
+            unavailable=_loader.status()["_C_cuda"],
+            refuse=partial(_refuse_compiled, "cuda"),
+        ),
+        _dispatch.Candidate(
+            "cpp",
+            torch.ops.lmwp_ops.depthwise_scales_cpp.default,
+            unavailable=_loader.status()["_C"],
+            refuse=partial(_refuse_compiled, "cpu"),
+        ),
+        _dispatch.Candidate("reference", reference.forward),
+    ],
+    bind=_bind,
+)

@@ -1,0 +1,5 @@
+"""The `lmwp` command."""
+
+from lmwp_models.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,157 @@
+"""`lmwp demo`: the main job from pictures to report, in minutes."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmwp_models.cli.options import positive_int
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lmwp_models.cli.session import Session
+    from lmwp_models.evaluation import Evaluation
+    from lmwp_models.report import RankedPanel
+
+SHOWN = 4  # pictures at each end of the ranking
+TIMED = 20  # forward passes behind the latency
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("overrides", nargs="*", help="section.key=value, as for train")
+    parser.add_argument("--data", help="data set folder (default: the embedded synthetic set)")
+    parser.add_argument("--out", type=Path, help="run folder (default: runs/demo-DATE-TIME)")
+    parser.add_argument("--recipe", default="demo.toml", help="recipe (default: demo.toml)")
+    parser.add_argument("--threads", type=positive_int, help="CPU threads (default: torch's)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from lmwp_models.cli.session import Session
+    from lmwp_models.cli.train import start_run
+    from lmwp_models.report import Report, write_report
+    from lmwp_models.training.recipe import load_recipe
+
+    overrides = [f"data.train={args.data}"] if args.data else []
+    recipe = load_recipe(args.recipe, overrides + args.overrides)
+    folder = args.out or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
+    start_run(folder, recipe)
+    with Session(recipe, folder, threads=args.threads) as session:
+        before = _evaluate(session, "evaluate untrained")
+        started = time.perf_counter()
+        session.trainer.fit()
+        seconds = time.perf_counter() - started
+    after = _evaluate(session, "evaluate trained")
+    ranking = sorted(
+        after.images, key=lambda image: image.scores["salmetric"]["max_f_dataset"], reverse=True
+    )
+    ranked = _panels(session, [image.name for image in ranking], after)
+    report = Report(
+        title=f"{recipe.model.name} trained on {recipe.data.train}",
+        facts={
+            "network": recipe.model.name,
+            "training": f"{recipe.train.epochs} epochs of {len(session.trainer.dataset)} pictures "
+            f"at {recipe.data.image_size} x {recipe.data.image_size} in {seconds:.0f} s",
+            "evaluated on": f"{after.count} held-out pictures",
+        },
+        scores={
+            protocol: {
+                metric: (before.metrics[protocol][metric], value)
+                for metric, value in metrics.items()
+            }
+            for protocol, metrics in after.metrics.items()
+        },
+        best=ranked[:SHOWN],
+        worst=ranked[-SHOWN:],
+        cost=_cost(session.trainer.model, recipe.data.image_size),
+        environment=_environment(session),
+        commands=[
+            f"lmwp eval --weights {folder}/final.safetensors --data FOLDER",
+            f"lmwp predict FOLDER --weights {folder}/final.safetensors --out maps --overlay",
+            "lmwp train csnet-quick.toml data.train=FOLDER",
+        ],
+        log=folder / "log.jsonl",
+    )
+    path = write_report(folder / "report.html", report)
+    scores = after.metrics["salmetric"]
+    print(f"max F {scores['max_f_dataset']:.4f}, MAE {scores['mae']:.4f} (salmetric)")
+    print(f"report: {path}")
+    return 0
+
+
+def _evaluate(session: Session, description: str) -> Evaluation:
+    from lmwp_models.cli.output import progress
+    from lmwp_models.evaluation import evaluate
+
+    with progress(description) as report:
+        return evaluate(
+            session.predictor(session.trainer.model),
+            session.validation_source,
+            per_image=True,
+            on_progress=report,
+        )
+
+
+def _panels(session: Session, names: list[str], evaluation: Evaluation) -> list[RankedPanel]:
+    """Panels of the first and last few of `names`."""
+    from lmwp_models.data.panels import Panel
+    from lmwp_models.report import RankedPanel
+
+    source = session.validation_source
+    index = {name: i for i, name in enumerate(source.names)}
+    scores = {image.name: image.scores["salmetric"] for image in evaluation.images}
+    predictor = session.predictor(session.trainer.model)
+    panels = []
+    for name in dict.fromkeys(names[:SHOWN] + names[-SHOWN:]):
+        sample = source[index[name]]
+        panel = Panel(name, sample.image, sample.mask, predictor(sample.image))
+        own = {"max F": scores[name]["max_f_dataset"], "MAE": scores[name]["mae"]}
+        panels.append(RankedPanel(panel, own))
+    return panels
+
+
+def _cost(model: nn.Module, side: int) -> dict[str, str]:
+    import torch
+
+    from lmwp_models.complexity import summarize
+
+    cost = summarize(model, (side, side))
+    device = next(model.parameters()).device
+    picture = torch.randn(1, 3, side, side, device=device)
+    times = []
+    with torch.inference_mode():
+        for _ in range(TIMED + 3):
+            started = time.perf_counter()
+            model(picture).cpu()
+            times.append(1e3 * (time.perf_counter() - started))
+    return {
+        "parameters": f"{cost.params:,}",
+        f"MACs at {side} x {side}": f"{cost.macs / 1e6:.1f} M",
+        "paper FLOPs": f"{cost.paper_flops / 1e6:.1f} M",
+        "one picture": f"{statistics.median(times[3:]):.1f} ms, median of {TIMED}, "
+        f"{device.type}, {torch.get_num_threads()} threads",
+    }
+
+
+def _environment(session: Session) -> dict[str, str]:
+    import torch
+
+    from lmwp_ops.env import collect
+
+    report = collect()
+    chosen = {
+        op: next(name for name, refusal in backends.items() if refusal is None)
+        for op, backends in report["ops"].items()
+    }
+    return {
+        "PyTorch": torch.__version__,
+        "Python": platform.python_version(),
+        "processor": f"{platform.machine()}, {torch.get_num_threads()} threads, "
+        f"instruction set {report['instruction_set']['chosen'] or 'unknown'}",
+        "device": str(session.trainer.device),
+        **{f"back end of {op}": backend for op, backend in chosen.items()},
+    }

@@ -1,0 +1,81 @@
+"""`lmwp train`: train by a recipe, or resume a run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmwp_models.cli.options import positive_int
+from lmwp_models.errors import UserError
+
+if TYPE_CHECKING:
+    from lmwp_models.training.recipe import Recipe
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", nargs="?", help="a recipe file, or a shipped one by name")
+    parser.add_argument("overrides", nargs="*", help="section.key=value, e.g. train.epochs=20")
+    parser.add_argument("--out", type=Path, help="run folder (default: runs/RECIPE)")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="continue a stopped run")
+    parser.add_argument("--threads", type=positive_int, help="CPU threads (default: torch's)")
+    parser.add_argument("--print", action="store_true", help="print the recipe and stop")
+
+
+def run(args: argparse.Namespace) -> int:
+    from lmwp_models.cli.session import Session
+    from lmwp_models.training.recipe import load_recipe
+    from lmwp_models.training.trainer import Stopped
+
+    if (args.recipe is None) == (args.resume is None):
+        raise UserError("give either a RECIPE or --resume RUN")
+    if args.resume and args.out:
+        raise UserError("--out goes with a new run: a resumed one stays in its folder")
+    if args.resume:
+        folder, recipe = args.resume, _saved_recipe(args.resume)
+    else:
+        recipe = load_recipe(args.recipe, args.overrides)
+        folder = args.out or Path("runs") / Path(args.recipe).stem
+    if args.print:
+        print(recipe.model_dump_json(indent=2))
+        return 0
+    if not args.resume:
+        start_run(folder, recipe)
+    with Session(recipe, folder, threads=args.threads) as session:
+        if args.resume and session.trainer.resume():
+            print(f"resumed at step {session.trainer.step} of {session.trainer.total_steps}")
+        try:
+            session.trainer.fit()
+        except Stopped as stop:
+            print(f"lmwp train: {stop}", file=sys.stderr)
+            print(f"lmwp train: continue with: lmwp train --resume {folder}", file=sys.stderr)
+            return 128 + stop.signum
+    print(f"{folder / 'final.safetensors'} written, best of validation: best.safetensors")
+    return 0
+
+
+def start_run(folder: Path, recipe: Recipe) -> None:
+    """Make the run folder and write the recipe there; `UserError` if it holds a run already."""
+    if (folder / "recipe.json").exists():
+        raise UserError(
+            f"{folder} already holds a run; continue it with --resume {folder}, "
+            "or choose another folder with --out"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write the run folder {folder}: {error.strerror}") from None
+
+
+def _saved_recipe(folder: Path) -> Recipe:
+    from lmwp_models.training.recipe import recipe_from_dict
+
+    path = folder / "recipe.json"
+    try:
+        tree = json.loads(path.read_text())
+    except (OSError, ValueError):
+        raise UserError(f"{folder} is no run folder: no readable recipe.json in it") from None
+    return recipe_from_dict(tree, where=str(path))

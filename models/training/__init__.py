@@ -1,0 +1,1 @@
+"""Training: recipes, loss, dynamic weight decay, schedule, checkpoints and the loop."""

@@ -1,0 +1,99 @@
+"""The CUDA kernels compiled ahead of time for every architecture: no spills, wide accesses."""
+
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from build_tools.cuda import DEFAULT_ARCHS, Toolkit, candidate_roots, find_toolkit, known_archs
+from build_tools.errors import UnavailableError
+
+HERE = Path(__file__).parent
+SOURCE = HERE / "depthwise_scales.cu"
+INSTANTIATIONS = SOURCE.read_text().count("\nINSTANTIATE(")
+MAX_REGISTERS = 128  # four blocks of 128 threads on a multiprocessor
+
+_KERNEL = re.compile(
+    r"Compiling entry function '\w*?kernelI(?P<types>\w+?)EEvNS\w*' for '(?P<arch>sm_\d+)'\n"
+    r".*\n\s*(?P<stack>\d+) bytes stack frame, "
+    r"(?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads\n"
+    r".*Used (?P<registers>\d+) registers"
+)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What ptxas says of one kernel; sizes in bytes."""
+
+    arch: str
+    types: str
+    registers: int
+    stack: int
+    spilled: int
+
+
+def parse_usage(text: str) -> list[Usage]:
+    return [
+        Usage(
+            match["arch"],
+            match["types"],
+            int(match["registers"]),
+            int(match["stack"]),
+            int(match["stores"]) + int(match["loads"]),
+        )
+        for match in _KERNEL.finditer(text)
+    ]
+
+
+def compile_source(toolkit: Toolkit, *flags: str) -> str:
+    command = [toolkit.nvcc, "-O3", "-std=c++20", f"-I{HERE.parents[1] / 'csrc'}", *flags, SOURCE]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stderr
+
+
+@pytest.fixture(scope="module")
+def toolkit() -> Toolkit:
+    try:
+        return find_toolkit(candidate_roots(os.environ), None)
+    except UnavailableError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("arch", DEFAULT_ARCHS)
+def test_kernels_do_not_spill(toolkit, arch, record_property, tmp_path):
+    if arch not in known_archs(toolkit):
+        pytest.skip(f"this nvcc does not know {arch}")
+    target = f"-arch=sm_{arch.replace('.', '')}"
+    report = compile_source(toolkit, "-cubin", target, "-Xptxas=-v", f"-o={tmp_path / 'cubin'}")
+    usages = parse_usage(report)
+    for usage in usages:
+        print(f"{usage.arch} {usage.types}: {usage.registers} registers")
+        record_property(f"registers {usage.arch} {usage.types}", usage.registers)
+    assert len(usages) == INSTANTIATIONS
+    assert all(usage.stack == usage.spilled == 0 for usage in usages), usages
+    assert max(usage.registers for usage in usages) <= MAX_REGISTERS, usages
+
+
+def test_tiles_move_in_16_byte_accesses(toolkit, tmp_path):
+    output = tmp_path / "kernel.ptx"
+    compile_source(toolkit, "-ptx", "-arch=sm_80", f"-o={output}")
+    kernels = output.read_text().split(".visible .entry")[1:]
+    assert len(kernels) == INSTANTIATIONS
+    for kernel in kernels:
+        for access in (r"cp\.async\.cg\.shared", r"ld\.shared\.v4", r"st\.global\.wb\.v4"):
+            assert re.search(access, kernel), f"no {access} in {kernel.split('(')[0]}"
+
+
+def test_a_spill_is_recognised():
+    text = (
+        "ptxas info    : Compiling entry function '_ZN4lmwp6kernelIfLi7ELi1EEEvNS_5TasksE' "
+        "for 'sm_80'\n"
+        "ptxas info    : Function properties for _ZN4lmwp6kernelIfLi7ELi1EEEvNS_5TasksE\n"
+        "    16 bytes stack frame, 8 bytes spill stores, 4 bytes spill loads\n"
+        "ptxas info    : Used 255 registers, used 1 barriers\n"
+    )
+    assert parse_usage(text) == [Usage("sm_80", "fLi7ELi1E", 255, 16, 12)]

@@ -1,0 +1,96 @@
+"""Cases of depthwise_scales: shapes, layouts, dtypes, and the arguments drawn for them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Args = tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor], list[Tensor], int, int]
+
+
+@dataclass(frozen=True)
+class Case:
+    shapes: tuple[tuple[int, int, int, int], ...]
+    kernel: int = 3
+    stride: int = 1
+    dilation: int = 1
+    dtype: torch.dtype = torch.float32
+    layout: str = "nchw"
+    epilogue: bool = True
+
+    def __str__(self) -> str:
+        shapes = "+".join("x".join(map(str, shape)) for shape in self.shapes)
+        dtype = str(self.dtype).removeprefix("torch.")
+        end = "" if self.epilogue else "-bare"
+        return f"{shapes}-k{self.kernel}s{self.stride}d{self.dilation}-{dtype}-{self.layout}{end}"
+
+
+def feature(shape: tuple[int, int, int, int], dtype: torch.dtype, layout: str) -> Tensor:
+    """A random feature; the views are cut out of larger tensors full of NaN."""
+    n, c, h, w = shape
+    x = torch.randn(shape, dtype=torch.float64).to(dtype)
+    if layout == "channels_last":
+        return x.contiguous(memory_format=torch.channels_last)
+    if layout == "sliced":
+        whole = torch.full((n, c + 2, h + 1, w + 3), torch.nan, dtype=dtype)
+        whole[:, 1 : c + 1, :h, 2 : w + 2] = x
+        return whole[:, 1 : c + 1, :h, 2 : w + 2]
+    if layout == "sliced_channels_last":
+        whole = torch.full((n, c + 3, h, w), torch.nan, dtype=dtype)
+        whole = whole.contiguous(memory_format=torch.channels_last)
+        whole[:, 2 : c + 2] = x
+        return whole[:, 2 : c + 2]
+    if layout == "expanded":
+        return x[:, :, :, :1].expand(shape)
+    if layout == "transposed":
+        return x.transpose(2, 3).contiguous().transpose(2, 3)
+    assert layout == "nchw"
+    return x
+
+
+def draw(case: Case, parameter_dtype: torch.dtype | None = None) -> Args:
+    dtype = parameter_dtype or case.dtype
+    channels = [shape[1] for shape in case.shapes]
+    k = case.kernel
+
+    def parameters(*shape: int, low: float = -1.0, high: float = 1.0) -> list[Tensor]:
+        return [torch.empty(c, *shape).uniform_(low, high).to(dtype) for c in channels]
+
+    epilogue = (parameters(low=0.5, high=2), parameters(), parameters(low=-0.2, high=0.5))
+    scale, shift, slope = epilogue if case.epilogue else ([], [], [])
+    xs = [feature(shape, case.dtype, case.layout) for shape in case.shapes]
+    return xs, parameters(1, k, k), scale, shift, slope, case.stride, case.dilation
+
+
+def eager(args: Args) -> list[Tensor]:
+    """What a user of plain torch writes, in the dtype of xs."""
+    xs, weights, scale, shift, slope, stride, dilation = args
+    ys = []
+    for b, x in enumerate(xs):
+        w = weights[b].to(x.dtype)
+        padding = dilation * (w.shape[-1] // 2)
+        y = F.conv2d(x, w, None, stride, padding, dilation, x.shape[1])
+        if scale:
+            y = y * scale[b].to(x.dtype)[:, None, None] + shift[b].to(x.dtype)[:, None, None]
+        if slope:
+            y = F.prelu(y, slope[b].to(x.dtype))
+        ys.append(y)
+    return ys
+
+
+def double(args: Args) -> Args:
+    lists = [[t.double() for t in kind] for kind in args[:5]]
+    return (*lists, *args[5:])
+
+
+def assert_as_exact_as_eager(got: list[Tensor], args: Args) -> None:
+    """The error against float64 is at most twice eager's, plus one rounding of the maximum."""
+    for y, plain, truth in zip(got, eager(args), eager(double(args)), strict=True):
+        assert y.shape == truth.shape
+        assert y.dtype == plain.dtype
+        if not y.numel():
+            continue
+        floor = torch.finfo(y.dtype).eps * truth.abs().max().clamp(min=1)
+        error = (y.double() - truth).abs().max()
+        assert error <= 2 * (plain.double() - truth).abs().max() + floor

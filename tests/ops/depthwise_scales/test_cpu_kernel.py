@@ -1,0 +1,85 @@
+"""The compiled CPU kernel: every instruction set, and refusals of arguments it cannot take."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lmwp_ops import _loader
+
+from .cases import Case, draw
+
+pytestmark = pytest.mark.skipif(
+    _loader.status()["_C"] is not None, reason=str(_loader.status()["_C"])
+)
+
+CASES = [
+    Case(((2, 3, 9, 7), (2, 2, 5, 33)), k, stride, dilation, dtype)
+    for k in (1, 3, 5, 7)
+    for stride, dilation in ((1, 1), (1, 3), (2, 1), (2, 2))
+    for dtype in (torch.float32, torch.float16, torch.bfloat16)
+]
+
+
+def worst_errors() -> dict[str, float]:
+    """Largest error of each case in units of its dtype's rounding of the largest value."""
+    from .cases import double, eager
+
+    errors = {}
+    for case in CASES:
+        torch.manual_seed(0)
+        args = draw(case)
+        ys = torch.ops.lmwp_ops.depthwise_scales_cpp.default(*args)
+        truths = eager(double(args))
+        errors[str(case)] = max(
+            float((y.double() - t).abs().max() / t.abs().max() / torch.finfo(y.dtype).eps)
+            for y, t in zip(ys, truths, strict=True)
+        )
+    return errors
+
+
+@pytest.mark.parametrize("capability", ["sse42", "avx2", "avx512"])
+def test_every_instruction_set(capability: str) -> None:
+    """A processor without the set runs the next lesser one, so the test holds anywhere."""
+    code = (
+        "import importlib.util, json, sys, pathlib\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "package = importlib.util.spec_from_loader('cases_of_op', None, is_package=True)\n"
+        "module = importlib.util.module_from_spec(package)\n"
+        "module.__path__ = [str(folder)]\n"
+        "sys.modules['cases_of_op'] = module\n"
+        "from cases_of_op.test_cpu_kernel import worst_errors\n"
+        "print(json.dumps(worst_errors()))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(Path(__file__).parent)],
+        env={**os.environ, "LMWP_OPS_CPU_CAPABILITY": capability, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    errors = json.loads(done.stdout)
+    assert len(errors) == len(CASES)
+    assert max(errors.values()) < 6
+
+
+def test_refuses_what_would_read_out_of_bounds() -> None:
+    xs, weights, *rest = draw(Case(((1, 3, 5, 5),)))
+    kernel = torch.ops.lmwp_ops.depthwise_scales_cpp.default
+    for wrong in (
+        ([], [], [], [], [], 1, 1),
+        (xs, [weights[0][:2]], *rest),
+        (xs, [weights[0][..., :2]], *rest),
+        (xs, weights, [rest[0][0][:1]], *rest[1:]),
+        (xs, weights, *rest[:3], 3, 1),
+        (xs, weights, *rest[:3], 1, 0),
+        ([xs[0].double()], weights, *rest),
+        ([xs[0][0]], weights, *rest),
+        ([xs[0][:, :, :0]], weights, *rest),
+    ):
+        with pytest.raises(RuntimeError):
+            kernel(*wrong)

@@ -1,0 +1,145 @@
+"""Choice of a backend: order, refusals, forcing, and what explain says of it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import lmwp_ops
+from lmwp_ops import _dispatch
+from lmwp_ops._dispatch import Candidate
+
+
+@pytest.fixture(autouse=True)
+def _no_lasting_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_dispatch, "_forced", None)
+    monkeypatch.setattr(_dispatch, "_ops", dict(_dispatch._ops))
+
+
+@pytest.fixture
+def echo() -> str:
+    """An op of three candidates: cuda is not loaded, cpp takes even numbers."""
+    _dispatch.register(
+        "echo",
+        [
+            Candidate("reference", lambda n: ("reference", n)),
+            Candidate("cpp", lambda n: ("cpp", n), refuse=lambda n: "odd" if n % 2 else None),
+            Candidate("cuda", lambda n: ("cuda", n), unavailable="not compiled"),
+        ],
+        bind=lambda n: (n,),
+    )
+    return "echo"
+
+
+def test_first_that_accepts_runs(echo: str) -> None:
+    assert _dispatch.run(echo, 2) == ("cpp", 2)
+    assert _dispatch.run(echo, 3) == ("reference", 3)
+
+
+def test_explain_gives_every_reason(echo: str) -> None:
+    explanation = lmwp_ops.explain(echo, 3)
+    assert explanation.backend == "reference"
+    assert explanation.refusals == {"cuda": "not compiled", "cpp": "odd"}
+    assert str(explanation).splitlines() == [
+        "echo runs on reference",
+        "  not cuda: not compiled",
+        "  not cpp: odd",
+    ]
+    assert json.loads(json.dumps(explanation.to_dict()))["backend"] == "reference"
+    assert lmwp_ops.explain(echo, 2).refusals["reference"] == "cpp comes first"
+
+
+def test_forced_backend_runs_or_raises(echo: str) -> None:
+    with lmwp_ops.use_backend("reference"):
+        assert _dispatch.run(echo, 2) == ("reference", 2)
+        assert lmwp_ops.explain(echo, 2).refusals["cpp"] == "reference is forced"
+    with (
+        lmwp_ops.use_backend("cpp"),
+        pytest.raises(lmwp_ops.BackendError, match=r"echo: backend 'cpp' was forced .*: odd"),
+    ):
+        _dispatch.run(echo, 3)
+    with (
+        lmwp_ops.use_backend("cuda"),
+        pytest.raises(lmwp_ops.BackendError, match="not compiled"),
+    ):
+        _dispatch.run(echo, 2)
+    with lmwp_ops.use_backend("cpp"):
+        assert "cannot run (forced: cpp)" in str(lmwp_ops.explain(echo, 3))
+
+
+def test_op_without_the_forced_backend_keeps_its_choice(echo: str) -> None:
+    with lmwp_ops.use_backend("triton"):
+        assert _dispatch.run(echo, 2) == ("cpp", 2)
+
+
+def test_use_backend_nests_and_acts_at_once(echo: str) -> None:
+    lmwp_ops.use_backend("reference")
+    assert _dispatch.run(echo, 2)[0] == "reference"
+    with lmwp_ops.use_backend("cpp"):
+        assert _dispatch.run(echo, 2)[0] == "cpp"
+        with lmwp_ops.use_backend("auto"):
+            assert _dispatch.run(echo, 3)[0] == "reference"
+        assert _dispatch.run(echo, 2)[0] == "cpp"
+    assert _dispatch.run(echo, 2)[0] == "reference"
+    lmwp_ops.use_backend("auto")
+    assert _dispatch.run(echo, 2)[0] == "cpp"
+
+
+def test_block_restores_after_an_error(echo: str) -> None:
+    with pytest.raises(ZeroDivisionError), lmwp_ops.use_backend("reference"):
+        raise ZeroDivisionError
+    assert _dispatch.run(echo, 2)[0] == "cpp"
+
+
+def test_unknown_names_are_errors(echo: str) -> None:
+    with pytest.raises(ValueError, match=r"use_backend: expected one of auto, cuda.*got 'gpu'"):
+        lmwp_ops.use_backend("gpu")
+    assert _dispatch.run(echo, 2)[0] == "cpp"
+    with pytest.raises(ValueError, match=r"explain: op must be one of .*got 'nothing'"):
+        lmwp_ops.explain("nothing")
+
+
+def test_registered_lists_ops_and_reasons(echo: str) -> None:
+    assert _dispatch.registered()["echo"] == {
+        "cuda": "not compiled",
+        "cpp": None,
+        "reference": None,
+    }
+    assert _dispatch.registered()["depthwise_scales"]["reference"] is None
+
+
+def test_explain_takes_the_public_function_and_its_arguments() -> None:
+    x, w = torch.ones(1, 3, 5, 5, dtype=torch.float64), torch.ones(3, 1, 3, 3, dtype=torch.float64)
+    explanation = lmwp_ops.explain(lmwp_ops.depthwise_scales, [x], [w], dilation=2)
+    assert explanation.op == "depthwise_scales"
+    assert explanation.backend == "reference"
+    assert set(explanation.refusals) == {"cuda", "cpp"}
+
+
+def test_forced_compiled_backend_refuses_float64() -> None:
+    if reason := _dispatch.registered()["depthwise_scales"]["cpp"]:
+        pytest.skip(reason)
+    x, w = torch.ones(1, 3, 5, 5, dtype=torch.float64), torch.ones(3, 1, 3, 3, dtype=torch.float64)
+    with (
+        lmwp_ops.use_backend("cpp"),
+        pytest.raises(lmwp_ops.BackendError, match="computes in float32; xs is float64"),
+    ):
+        lmwp_ops.depthwise_scales([x], [w])
+
+
+def test_environment_forces_a_backend() -> None:
+    code = (
+        "import torch, lmwp_ops\n"
+        "x, w = torch.ones(1, 3, 5, 5), torch.ones(3, 1, 3, 3)\n"
+        "print(lmwp_ops.explain('depthwise_scales', [x], [w]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "LMWP_OPS_BACKEND": "reference"},
+        capture_output=True,
+        text=True,
+    )
+    assert "runs on reference (forced: reference)" in done.stdout, done.stderr

@@ -1,0 +1,65 @@
+"""The CPU kernels under the address and undefined-behaviour sanitizers."""
+
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+CSRC = HERE.parents[1] / "csrc"
+FLAGS = (
+    *("-std=c++20", "-O1", "-g1", "-Wall", "-Wextra", "-Werror", "-ffp-contract=fast"),
+    *("-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"),
+)
+INSTRUCTION_SETS = {
+    "x86_64": {
+        "sse42": ("-march=x86-64-v2", ()),
+        "avx2": ("-march=x86-64-v3", ("avx2", "fma", "f16c")),
+        "avx512": ("-march=x86-64-v4", ("avx512f", "avx512bw", "avx512dq", "avx512vl")),
+    }
+}.get(platform.machine(), {"generic": ("-O1", ())})
+
+
+def processor_flags() -> set[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return set()
+    lines = [line for line in text.splitlines() if line.startswith("flags")]
+    return set(lines[0].split()) if lines else set()
+
+
+@pytest.fixture(scope="module", params=INSTRUCTION_SETS)
+def driver(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The driver, built for one instruction set."""
+    if shutil.which("g++") is None:
+        pytest.skip("g++ is not installed")
+    isa = request.param
+    architecture, needed = INSTRUCTION_SETS[isa]
+    if missing := set(needed) - processor_flags():
+        pytest.skip(f"this processor has no {', '.join(sorted(missing))}")
+    program = tmp_path_factory.mktemp("sanitize") / f"depthwise_scales_{isa}"
+    sources = [HERE / "depthwise_scales_driver.cpp", CSRC / "cpu" / "depthwise_scales.cpp"]
+    command = ["g++", *FLAGS, architecture, f"-DLMWP_ISA={isa}", f"-I{CSRC}", *sources]
+    done = subprocess.run([*command, "-o", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return program
+
+
+def run(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
+    return subprocess.run([program, *arguments], env=environment, capture_output=True, text=True)
+
+
+def test_depthwise_scales(driver: Path) -> None:
+    done = run(driver)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_missing_element_is_caught(driver: Path) -> None:
+    done = run(driver, "fault")
+    assert done.returncode != 0
+    assert "heap-buffer-overflow" in done.stderr
