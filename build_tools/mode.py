@@ -50,9 +50,9 @@ class Plan:
         if not self.may_degrade:
             raise _unmet(self.mode, "compiling failed, see above")
         if self.mode == "cuda":
-            notice = "no CUDA library, CPU only: compiling it failed, see above"
+            notice = "no CUDA library, CPU only: compiling it failed"
             return replace(self, mode="cpu", cuda=None, notices=(*self.notices, notice))
-        notice = "no compiled library, plain torch only: compiling failed, see above"
+        notice = "no compiled library, plain torch only: compiling failed"
         return Plan("none", (*self.notices, notice))
 
 

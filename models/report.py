@@ -28,11 +28,13 @@ class RankedPanel:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Everything the page shows; `facts` and the tables are shown in the order given."""
+    """Everything the page shows, in the order given; scores of the centre prior and the network."""
 
     title: str
     facts: dict[str, str]
-    scores: dict[str, dict[str, tuple[float, float]]]  # protocol -> metric -> (before, after)
+    scores: dict[
+        str, dict[str, tuple[float, float]]
+    ]  # protocol -> metric -> (centre prior, network)
     best: Sequence[RankedPanel]
     worst: Sequence[RankedPanel]
     cost: dict[str, str]

@@ -199,9 +199,11 @@ __global__ void __launch_bounds__(kThreads)
 template <typename T, int K, int S>
 cudaError_t launch_depthwise_scales(const DepthwiseBranch* branches, int count, int64_t dilation,
                                     cudaStream_t stream) {
+  static_assert(max_tile_bytes<K, S>() + sizeof(float) * K * K + sizeof(Affine) <= 48 << 10,
+                "a block has 48 KB of shared memory");
   DepthwiseTasks tasks{};
   int64_t blocks = 0;
-  std::size_t shared = 0;
+  int shared = 0;
   const auto flush = [&] {
     if (blocks == 0) return cudaSuccess;
     const cudaError_t status =
@@ -221,7 +223,9 @@ cudaError_t launch_depthwise_scales(const DepthwiseBranch* branches, int count, 
     }
     task.first_block = static_cast<uint32_t>(blocks);
     blocks += task.block_count;
-    shared = std::max(shared, tile_bytes<K, S>(task));
+    if (task.tiled) {
+      shared = std::max(shared, tile_bytes<K, S>(task.tile_vectors, task.tile_groups));
+    }
     tasks.task[tasks.count++] = task;
   }
   return flush();

@@ -65,10 +65,19 @@ __host__ __device__ constexpr int tile_in_rows(int tile_groups) {
 }
 
 template <int K, int S>
-std::size_t tile_bytes(const DepthwiseTask& task) {
-  if (!task.tiled) return 0;
-  return sizeof(uint4) * tile_in_vectors<K, S>(task.tile_vectors) *
-         tile_in_rows<K, S>(task.tile_groups);
+constexpr int tile_bytes(int tile_vectors, int tile_groups) {
+  return static_cast<int>(sizeof(uint4)) * tile_in_vectors<K, S>(tile_vectors) *
+         tile_in_rows<K, S>(tile_groups);
+}
+
+// The largest tile that any map can lead to.
+template <int K, int S>
+constexpr int max_tile_bytes() {
+  int bytes = 0;
+  for (int vectors = 1; vectors <= kMaxTileVectors; ++vectors) {
+    bytes = std::max(bytes, tile_bytes<K, S>(vectors, kThreads / vectors));
+  }
+  return bytes;
 }
 
 // Whether every row starts on 16 bytes and is whole vectors long.

@@ -27,7 +27,7 @@
 template <typename... Params, typename... Args>
 cudaError_t kl_launch(void (*kernel)(Params...), dim3 grid, dim3 block, std::size_t smem,
                       cudaStream_t stream, const Args&... args) {
-  kernel<<<grid, block, smem, stream> > >(args...);
+  kernel<<<grid, block, smem, stream>>>(args...);
   return cudaGetLastError();
 }
 

@@ -6,8 +6,11 @@ import argparse
 import platform
 import statistics
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from lmwp_models.cli.options import positive_int
 
@@ -15,7 +18,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lmwp_models.cli.session import Session
-    from lmwp_models.evaluation import Evaluation
+    from lmwp_models.evaluation import Evaluation, ImageScores
+    from lmwp_models.predict import Predictor
     from lmwp_models.report import RankedPanel
 
 SHOWN = 4  # pictures at each end of the ranking
@@ -41,32 +45,30 @@ def run(args: argparse.Namespace) -> int:
     folder = args.out or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
     start_run(folder, recipe)
     with Session(recipe, folder, threads=args.threads) as session:
-        before = _evaluate(session, "evaluate untrained")
         started = time.perf_counter()
         session.trainer.fit()
         seconds = time.perf_counter() - started
-    after = _evaluate(session, "evaluate trained")
-    ranking = sorted(
-        after.images, key=lambda image: image.scores["salmetric"]["max_f_dataset"], reverse=True
-    )
-    ranked = _panels(session, [image.name for image in ranking], after)
+    predictor = session.predictor(session.trainer.model)
+    trained = _evaluate(session, predictor, "evaluate")
+    baseline = _evaluate(session, centre_prior, "evaluate centre prior")
+    ranking = sorted(trained.images, key=_max_f, reverse=True)
     report = Report(
         title=f"{recipe.model.name} trained on {recipe.data.train}",
         facts={
             "network": recipe.model.name,
             "training": f"{recipe.train.epochs} epochs of {len(session.trainer.dataset)} pictures "
             f"at {recipe.data.image_size} x {recipe.data.image_size} in {seconds:.0f} s",
-            "evaluated on": f"{after.count} held-out pictures",
+            "evaluated on": f"{trained.count} held-out pictures",
         },
         scores={
             protocol: {
-                metric: (before.metrics[protocol][metric], value)
+                metric: (baseline.metrics[protocol][metric], value)
                 for metric, value in metrics.items()
             }
-            for protocol, metrics in after.metrics.items()
+            for protocol, metrics in trained.metrics.items()
         },
-        best=ranked[:SHOWN],
-        worst=ranked[-SHOWN:],
+        best=_panels(session, predictor, ranking[:SHOWN]),
+        worst=_panels(session, predictor, ranking[-SHOWN:]),
         cost=_cost(session.trainer.model, recipe.data.image_size),
         environment=_environment(session),
         commands=[
@@ -77,40 +79,46 @@ def run(args: argparse.Namespace) -> int:
         log=folder / "log.jsonl",
     )
     path = write_report(folder / "report.html", report)
-    scores = after.metrics["salmetric"]
+    scores = trained.metrics["salmetric"]
     print(f"max F {scores['max_f_dataset']:.4f}, MAE {scores['mae']:.4f} (salmetric)")
     print(f"report: {path}")
     return 0
 
 
-def _evaluate(session: Session, description: str) -> Evaluation:
+def centre_prior(image: np.ndarray) -> np.ndarray:
+    """The map that needs no network: a Gaussian at the centre, a quarter of the picture wide."""
+    rows, columns = (np.linspace(-2, 2, side) for side in image.shape[:2])
+    bump = np.exp(-0.5 * (rows[:, None] ** 2 + columns**2))
+    return (255 * bump).astype(np.uint8)
+
+
+def _evaluate(
+    session: Session, predict: Callable[[np.ndarray], np.ndarray], description: str
+) -> Evaluation:
     from lmwp_models.cli.output import progress
     from lmwp_models.evaluation import evaluate
 
     with progress(description) as report:
-        return evaluate(
-            session.predictor(session.trainer.model),
-            session.validation_source,
-            per_image=True,
-            on_progress=report,
-        )
+        return evaluate(predict, session.validation_source, per_image=True, on_progress=report)
 
 
-def _panels(session: Session, names: list[str], evaluation: Evaluation) -> list[RankedPanel]:
-    """Panels of the first and last few of `names`."""
+def _max_f(image: ImageScores) -> float:
+    return image.scores["salmetric"]["max_f_dataset"]
+
+
+def _panels(
+    session: Session, predictor: Predictor, images: Sequence[ImageScores]
+) -> list[RankedPanel]:
     from lmwp_models.data.panels import Panel
     from lmwp_models.report import RankedPanel
 
     source = session.validation_source
-    index = {name: i for i, name in enumerate(source.names)}
-    scores = {image.name: image.scores["salmetric"] for image in evaluation.images}
-    predictor = session.predictor(session.trainer.model)
     panels = []
-    for name in dict.fromkeys(names[:SHOWN] + names[-SHOWN:]):
-        sample = source[index[name]]
-        panel = Panel(name, sample.image, sample.mask, predictor(sample.image))
-        own = {"max F": scores[name]["max_f_dataset"], "MAE": scores[name]["mae"]}
-        panels.append(RankedPanel(panel, own))
+    for image in images:
+        sample = source[source.names.index(image.name)]
+        panel = Panel(image.name, sample.image, sample.mask, predictor(sample.image))
+        mae = image.scores["salmetric"]["mae"]
+        panels.append(RankedPanel(panel, {"max F": _max_f(image), "MAE": mae}))
     return panels
 
 

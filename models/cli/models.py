@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-from lmwp_models.errors import UserError
+if TYPE_CHECKING:
+    from lmwp_models.complexity import Counts
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -14,18 +16,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    import torch
+
     from lmwp_models.cli.output import print_json, print_table
     from lmwp_models.complexity import summarize
     from lmwp_models.registry import create_model, list_models, model_info
 
-    known = list_models()
-    unknown = [name for name in args.names if name not in known]
-    if unknown:
-        raise UserError(f"unknown network {unknown[0]!r}; known are: {', '.join(known)}")
     rows = []
-    for name in args.names or known:
-        size = model_info(name).input_size
-        rows.append((name, size, summarize(create_model(name), size)))
+    for info in [model_info(name) for name in args.names or list_models()]:
+        with torch.device("meta"):  # counting needs shapes only
+            model = create_model(info.name)
+        rows.append((info.name, info.input_size, summarize(model, info.input_size)))
     if args.json:
         print_json(
             [
@@ -54,5 +55,5 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _figures(cost) -> tuple[str, str, str]:
+def _figures(cost: Counts) -> tuple[str, str, str]:
     return f"{cost.params:,}", f"{cost.macs / 1e9:.4f}", f"{cost.paper_flops / 1e9:.4f}"

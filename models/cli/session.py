@@ -10,8 +10,14 @@ from rich.progress import Progress
 from torch import nn
 
 from lmwp_models.cli.output import make_progress, print_skipped, progress
-from lmwp_models.data import AugmentConfig, SaliencyDataset, Source, SubsetSource
-from lmwp_models.data import holdout, open_source
+from lmwp_models.data import (
+    AugmentConfig,
+    SaliencyDataset,
+    Source,
+    SubsetSource,
+    holdout,
+    open_source,
+)
 from lmwp_models.data.panels import Panel
 from lmwp_models.errors import UserError
 from lmwp_models.evaluation import evaluate

@@ -6,7 +6,7 @@ that a gap opens between the channels that matter and those that can be pruned.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import torch
@@ -42,7 +42,7 @@ class DynamicWeightDecay:
             self._metrics += [None] * len(unit.norms)
             self._handles.append(unit.module.register_forward_hook(self._observer(first)))
 
-    def _observer(self, first: int):
+    def _observer(self, first: int) -> Callable[[nn.Module, object, list[torch.Tensor]], None]:
         def observe(module: nn.Module, args: object, outputs: list[torch.Tensor]) -> None:
             if module.training:
                 for i, features in enumerate(outputs, start=first):

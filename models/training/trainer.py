@@ -18,7 +18,9 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from lmwp_models.csnet import DecayUnit
 from lmwp_models.data import EpochSampler, SaliencyDataset
+from lmwp_models.data.panels import Panel
 from lmwp_models.device import resolve_device
 from lmwp_models.errors import UserError
 from lmwp_models.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
@@ -27,7 +29,7 @@ from lmwp_models.training.loss import saliency_loss
 from lmwp_models.training.optim import build_optimizer
 from lmwp_models.training.recipe import Recipe
 from lmwp_models.training.schedule import learning_rate
-from lmwp_models.training.sinks import Panel, Sink, StepRecord
+from lmwp_models.training.sinks import Sink, StepRecord
 from lmwp_models.weights import save_model
 
 SYNC_EVERY = 10  # steps between reads of the loss, each of which makes a GPU wait
@@ -48,7 +50,7 @@ class Validate(Protocol):
     def __call__(self, model: nn.Module) -> Validation: ...
 
 
-class Stopped(Exception):
+class Stopped(Exception):  # noqa: N818 - an order, not an error
     """Training was asked to stop by a signal; its state is saved."""
 
     def __init__(self, signum: int, checkpoint: Path) -> None:
@@ -85,9 +87,11 @@ class Trainer:
         self.recipe, self.dataset, self.run = recipe, dataset, run
         self.validate, self.sinks = validate, sinks
         self.device = resolve_device(options.device)
-        memory_format = torch.channels_last if options.channels_last else torch.contiguous_format
-        self.model = model.to(self.device, memory_format=memory_format)
-        self.memory_format = memory_format
+        self.memory_format = (
+            torch.channels_last if options.channels_last else torch.contiguous_format
+        )
+        self.model = model.to(self.device)
+        self.model.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.steps_per_epoch = len(dataset) // options.batch_size  # a short last batch is dropped
         self.total_steps = self.steps_per_epoch * options.epochs
         self._sampler = EpochSampler(len(dataset), options.seed)
@@ -95,12 +99,13 @@ class Trainer:
         self.best_score = float("-inf")
 
         decay = recipe.decay
-        if decay.mode != "off" and not hasattr(model, "decay_units"):
+        decay_units: Callable[[], list[DecayUnit]] | None = getattr(model, "decay_units", None)
+        if decay.mode != "off" and decay_units is None:
             raise UserError(
                 f"decay.mode = {decay.mode!r}: {recipe.model.name} has no gammas under dynamic "
                 "weight decay; set decay.mode=off"
             )
-        units = model.decay_units() if decay.mode != "off" else []
+        units = decay_units() if decay_units and decay.mode != "off" else []
         self.decay = DynamicWeightDecay(units, decay.scaling)
         self.optimizer = build_optimizer(model, recipe.optimizer, self.decay.gammas)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=options.amp == "fp16")

@@ -41,7 +41,7 @@ def test_a_refused_write_leaves_the_older_ones(tmp_path, model, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint.torch, "save", full)
-    with pytest.raises(UserError, match="step-00000002: .*No space left"):
+    with pytest.raises(UserError, match=r"step-00000002: .*No space left"):
         save(tmp_path, 2, model)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
 
@@ -56,5 +56,5 @@ def test_a_folder_left_by_a_killed_process_is_not_taken_for_a_checkpoint(tmp_pat
 def test_a_damaged_checkpoint_is_named_with_the_way_out(tmp_path, model, victim):
     path = save(tmp_path, 3, model)
     os.truncate(path / victim, 100)
-    with pytest.raises(UserError, match="step-00000003 cannot be read .*remove that folder"):
+    with pytest.raises(UserError, match=r"step-00000003 cannot be read .*remove that folder"):
         load_checkpoint(path, model)

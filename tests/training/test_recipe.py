@@ -15,7 +15,8 @@ def test_every_shipped_recipe_loads():
 def test_csnet_recipe_is_the_papers():
     recipe = load_recipe("csnet.toml")
     assert (recipe.train.epochs, recipe.train.batch_size, recipe.data.image_size) == (300, 24, 224)
-    assert recipe.schedule.kind == "step" and recipe.schedule.milestones == (200, 250)
+    assert recipe.schedule.kind == "step"
+    assert recipe.schedule.milestones == (200, 250)
     assert (recipe.optimizer.lr, recipe.optimizer.betas) == (1e-4, (0.9, 0.99))
     assert (recipe.optimizer.weight_decay, recipe.decay.weight) == (5e-3, 3.0)
 

