@@ -1,7 +1,8 @@
-"""Choosing a device by name."""
+"""Choosing a device by name, and setting up the CPU."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from lmwp_models.errors import UserError
@@ -18,3 +19,15 @@ def resolve_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise UserError(f"device {name!r} cannot be used here: {reason}") from None
     return device
+
+
+def set_up_cpu(threads: int | None = None) -> None:
+    """Use `threads` threads (None: as torch chose) and flush denormals in them.
+
+    Gammas under weight decay become denormal, and arithmetic on those is many times slower.
+    """
+    for dtype in (np.float32, np.float64):
+        np.finfo(dtype).smallest_subnormal  # noqa: B018 - numpy warns if it first looks afterwards
+    if threads:
+        torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)

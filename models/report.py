@@ -75,12 +75,13 @@ def _curves(records: list[dict]) -> str:
     epochs = [r["epochs"] for r in checks]
     right.plot(epochs, [r["max_f_dataset"] for r in checks], "o-", label="max F (higher is better)")
     right.plot(epochs, [r["mae"] for r in checks], "s-", label="MAE (lower is better)")
-    right.set(xlabel="epochs", ylabel="validation", ylim=(0, 1))
+    right.set(xlabel="epochs", ylabel="validation", ylim=(0, 1), xlim=(0, max(epochs, default=1)))
     right.xaxis.get_major_locator().set_params(integer=True)
     right.legend()
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg")
-    return buffer.getvalue().partition("<svg")[1] + buffer.getvalue().partition("<svg")[2]
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]  # without the XML declaration, which HTML does not take
 
 
 def _data_uri(picture: np.ndarray) -> str:

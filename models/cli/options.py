@@ -40,15 +40,11 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 
 def make_predictor(args: argparse.Namespace) -> Predictor:
     """The network of `--weights`, ready to map pictures."""
-    import torch
-
-    from lmwp_models.device import resolve_device
+    from lmwp_models.device import resolve_device, set_up_cpu
     from lmwp_models.predict import Predictor
     from lmwp_models.weights import load_model
 
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    torch.set_flush_denormal(True)
+    set_up_cpu(args.threads)
     model, metadata = load_model(args.weights)
     height, width = json.loads(metadata["input_size"])
     size = parse_size(args.size) if args.size else (height, width)

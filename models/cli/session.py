@@ -19,6 +19,7 @@ from lmwp_models.data import (
     open_source,
 )
 from lmwp_models.data.panels import Panel
+from lmwp_models.device import set_up_cpu
 from lmwp_models.errors import UserError
 from lmwp_models.evaluation import evaluate
 from lmwp_models.predict import Predictor
@@ -39,9 +40,7 @@ class Session:
     """
 
     def __init__(self, recipe: Recipe, folder: Path, *, threads: int | None = None) -> None:
-        if threads:
-            torch.set_num_threads(threads)
-        torch.set_flush_denormal(True)  # decayed gammas would otherwise slow the CPU down
+        set_up_cpu(threads)
         torch.manual_seed(recipe.train.seed)
         data = recipe.data
         with progress("read pictures") as report:

@@ -41,8 +41,11 @@ def write_png(path: Path, picture: np.ndarray) -> None:
     """Write uint8 [H, W] or [H, W, 3] as PNG, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    Image.fromarray(picture).save(partial, format="PNG")
-    partial.replace(path)
+    try:
+        Image.fromarray(picture).save(partial, format="PNG")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _scaled(picture: np.ndarray, height: int) -> np.ndarray:

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
-
 ROOT = Path(__file__).parents[2]
 SOURCES = ("csrc", "build_tools", "lmwp_ops", "models", "bench", "requirements")
 SKIPPED = shutil.ignore_patterns("__pycache__", "*.so", "_build_info.json", "*.egg-info")

@@ -1,0 +1,42 @@
+"""The demo from pictures to report, on the synthetic set and on files."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from lmwp_models.cli import main
+from lmwp_models.cli.demo import centre_prior
+from lmwp_models.data import write_synthetic
+
+QUICK = ["data.image_size=32", "data.holdout=6", "train.epochs=1", "train.batch_size=4"]
+
+
+@pytest.mark.parametrize("on_files", [False, True])
+def test_the_demo_leaves_a_report_with_pictures(tmp_path, capsys, on_files, monkeypatch):
+    monkeypatch.setenv("LMWP_CACHE_DIR", str(tmp_path / "cache"))
+    data = "synthetic:18"
+    if on_files:
+        data = str(tmp_path / "pictures")
+        write_synthetic(data, 18, 64, seed=1)
+    out = tmp_path / "run"
+    assert main(["demo", *QUICK, "--data", data, "--out", str(out), "--threads", "1"]) == 0
+    assert f"report: {out / 'report.html'}" in capsys.readouterr().out
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 3 * 8  # image, truth, map; 4 best and 4 worst
+    assert "<svg" in page
+    assert "centre prior" in page
+    assert not re.search(r'(src|href)="(?!data:|#)', page)  # self-contained
+    events = [json.loads(line)["event"] for line in (out / "log.jsonl").read_text().splitlines()]
+    assert events == ["step"] * 3 + ["validation"]
+    assert (out / "panels" / "epoch-0001.png").is_file()
+
+
+def test_the_centre_prior_peaks_in_the_middle():
+    saliency = centre_prior(np.zeros((41, 61, 3), np.uint8))
+    assert saliency.shape == (41, 61)
+    assert saliency.dtype == np.uint8
+    assert saliency[20, 30] == saliency.max() == 255
+    assert saliency[0, 0] < 10
+    assert (saliency == saliency[::-1, ::-1]).all()
