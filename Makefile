@@ -51,7 +51,7 @@ types: setup ## check types only
 	MYPYPATH=build/typing $(BIN)/mypy $(addprefix -p ,$(PACKAGES))
 
 demo: setup ## train, evaluate and report on the synthetic set, or on DATA=folder
-	$(BIN)/lmwp demo $(if $(DATA),--data $(DATA))
+	$(BIN)/lmwp demo $(if $(DATA),--data "$(DATA)")
 
 abi-check: setup ## one wheel under torch 2.11 and a newer one, or under VERSIONS (downloads)
 	$(BIN)/python tests/build/abi_check.py $(VERSIONS)

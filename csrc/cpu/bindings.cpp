@@ -1,13 +1,7 @@
-// The CPU kernels as implementations of torch ops. Only torch's stable ABI is used.
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-
-#include <array>
-#include <vector>
-
+// The CPU kernels as implementations of torch ops.
 #include "common/cpu_capability.h"
+#include "common/depthwise_scales_checks.h"
+#include "common/stable.h"
 #include "cpu/depthwise_scales.h"
 
 namespace lmwp {
@@ -15,7 +9,6 @@ namespace {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-using Tensors = std::vector<Tensor>;
 
 constexpr int64_t kGrainOutputs = 32768;  // outputs that are worth a thread
 
@@ -47,21 +40,6 @@ Dtype dtype_of(const Tensor& x) {
   }
 }
 
-// An uninitialised [n, c, h, w] like x, laid out by the rule of lmwp_ops/_layout.py.
-Tensor empty_like_layout(const Tensor& x, int64_t n, int64_t c, int64_t h, int64_t w) {
-  const bool channels_last = c > 1 && x.stride(1) == 1 && (x.size(2) > 1 || x.size(3) > 1);
-  const std::array<int64_t, 4> sizes{n, c, h, w};
-  const std::array<int64_t, 4> strides = channels_last
-                                             ? std::array<int64_t, 4>{h * w * c, 1, w * c, c}
-                                             : std::array<int64_t, 4>{c * h * w, h * w, w, 1};
-  int32_t dtype;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(x.get(), &dtype));
-  AtenTensorHandle y;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(4, sizes.data(), strides.data(), dtype,
-                                                  aoti_torch_device_type_cpu(), 0, &y));
-  return Tensor(y);
-}
-
 // A parameter of `count` elements as contiguous float32; what it points to lives in `keep`.
 const float* parameter(const Tensors& list, std::size_t b, int64_t count, Tensors& keep) {
   if (list.empty()) return nullptr;
@@ -73,26 +51,6 @@ const float* parameter(const Tensors& list, std::size_t b, int64_t count, Tensor
   if (!p.is_contiguous()) p = torch::stable::contiguous(p);
   keep.push_back(p);
   return static_cast<const float*>(p.const_data_ptr());
-}
-
-void check_lists(const Tensors& xs, const Tensors& weights, const Tensors& scale,
-                 const Tensors& shift, const Tensors& slope, int64_t stride, int64_t dilation) {
-  const std::size_t branches = xs.size();
-  const auto fits = [&](const Tensors& list) { return list.empty() || list.size() == branches; };
-  STD_TORCH_CHECK(branches > 0 && weights.size() == branches && fits(scale) &&
-                      shift.size() == scale.size() && fits(slope),
-                  "depthwise_scales_cpp: expected one entry per branch in every list");
-  STD_TORCH_CHECK((stride == 1 || stride == 2) && dilation >= 1,
-                  "depthwise_scales_cpp: expected stride 1 or 2 and dilation >= 1, got ", stride,
-                  " and ", dilation);
-  const int64_t k = weights[0].dim() == 4 ? weights[0].size(3) : 0;
-  STD_TORCH_CHECK(k == 1 || k == 3 || k == 5 || k == 7,
-                  "depthwise_scales_cpp: weights: expected [C, 1, k, k] with k = 1, 3, 5 or 7");
-  for (const Tensor& x : xs) {
-    STD_TORCH_CHECK(x.is_cpu() && x.dim() == 4 && x.scalar_type() == xs[0].scalar_type() &&
-                        x.size(1) > 0 && x.size(2) > 0 && x.size(3) > 0,
-                    "depthwise_scales_cpp: xs: expected 4-D CPU tensors of one dtype, not empty");
-  }
 }
 
 void run(const DepthwiseProblem& problem, int64_t outputs) {
@@ -111,7 +69,9 @@ void run(const DepthwiseProblem& problem, int64_t outputs) {
 Tensors depthwise_scales(const Tensors& xs, const Tensors& weights, const Tensors& scale,
                          const Tensors& shift, const Tensors& slope, int64_t stride,
                          int64_t dilation) {
-  check_lists(xs, weights, scale, shift, slope, stride, dilation);
+  check_depthwise_scales("depthwise_scales_cpp", xs, weights, scale, shift, slope, stride,
+                         dilation);
+  STD_TORCH_CHECK(xs[0].is_cpu(), "depthwise_scales_cpp: xs: expected CPU tensors");
   const int64_t k = weights[0].size(3);
   std::vector<DepthwiseBranch> branches(xs.size());
   Tensors ys, keep;
@@ -125,8 +85,7 @@ Tensors depthwise_scales(const Tensors& xs, const Tensors& weights, const Tensor
     branch.width = x.size(3);
     branch.out_height = (branch.height - 1) / stride + 1;
     branch.out_width = (branch.width - 1) / stride + 1;
-    ys.push_back(
-        empty_like_layout(x, branch.batch, branch.channels, branch.out_height, branch.out_width));
+    ys.push_back(empty_like_layout(x, branch.out_height, branch.out_width));
     branch.x = x.const_data_ptr();
     branch.y = ys[b].mutable_data_ptr();
     for (int d = 0; d < 4; ++d) {

@@ -1,14 +1,9 @@
 // lmwp_ops::depthwise_scales_cuda. Only torch's stable ABI is used.
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
-#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/macros.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
-#include <array>
-#include <vector>
-
+#include "common/depthwise_scales_checks.h"
+#include "common/stable.h"
 #include "cuda/depthwise_scales_fwd.cuh"
 
 namespace lmwp::cuda {
@@ -16,23 +11,6 @@ namespace {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-using Tensors = std::vector<Tensor>;
-
-// An uninitialised [n, c, h, w] like x, laid out by the rule of lmwp_ops/_layout.py.
-Tensor empty_like_layout(const Tensor& x, int64_t h, int64_t w) {
-  const int64_t n = x.size(0), c = x.size(1);
-  const bool channels_last = c > 1 && x.stride(1) == 1 && (x.size(2) > 1 || x.size(3) > 1);
-  const std::array<int64_t, 4> sizes{n, c, h, w};
-  const std::array<int64_t, 4> strides = channels_last
-                                             ? std::array<int64_t, 4>{h * w * c, 1, w * c, c}
-                                             : std::array<int64_t, 4>{c * h * w, h * w, w, 1};
-  int32_t dtype;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(x.get(), &dtype));
-  AtenTensorHandle y;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      4, sizes.data(), strides.data(), dtype, aoti_torch_device_type_cuda(), x.get_device(), &y));
-  return Tensor(y);
-}
 
 // A parameter of `count` elements; a copy that had to be made lives in `keep`.
 Param parameter(const Tensors& list, std::size_t b, const Tensor& x, int64_t count, Tensors& keep) {
@@ -49,27 +27,12 @@ Param parameter(const Tensors& list, std::size_t b, const Tensor& x, int64_t cou
   return {p.const_data_ptr(), p.scalar_type() == ScalarType::Float};
 }
 
-void check_lists(const Tensors& xs, const Tensors& weights, const Tensors& scale,
-                 const Tensors& shift, const Tensors& slope, int64_t stride, int64_t dilation) {
-  const std::size_t branches = xs.size();
-  const auto fits = [&](const Tensors& list) { return list.empty() || list.size() == branches; };
-  STD_TORCH_CHECK(branches > 0 && weights.size() == branches && fits(scale) &&
-                      shift.size() == scale.size() && fits(slope),
-                  "depthwise_scales_cuda: expected one entry per branch in every list");
-  STD_TORCH_CHECK((stride == 1 || stride == 2) && dilation >= 1,
-                  "depthwise_scales_cuda: expected stride 1 or 2 and dilation >= 1, got ", stride,
-                  " and ", dilation);
-  const int64_t k = weights[0].dim() == 4 ? weights[0].size(3) : 0;
-  STD_TORCH_CHECK(k == 1 || k == 3 || k == 5 || k == 7,
-                  "depthwise_scales_cuda: weights: expected [C, 1, k, k] with k = 1, 3, 5 or 7");
+void check_maps(const Tensors& xs) {
   for (const Tensor& x : xs) {
-    STD_TORCH_CHECK(x.is_cuda() && x.get_device() == xs[0].get_device() && x.dim() == 4 &&
-                        x.scalar_type() == xs[0].scalar_type(),
-                    "depthwise_scales_cuda: xs: expected 4-D tensors of one dtype on one device");
+    STD_TORCH_CHECK(x.is_cuda(), "depthwise_scales_cuda: xs: expected CUDA tensors");
     for (const int d : {1, 2, 3}) {
-      STD_TORCH_CHECK(x.size(d) > 0 && x.size(d) <= kMaxExtent,
-                      "depthwise_scales_cuda: xs: expected 1 to ", kMaxExtent,
-                      " channels, rows and columns, got ", x.size(d));
+      STD_TORCH_CHECK(x.size(d) <= kMaxExtent, "depthwise_scales_cuda: xs: expected at most ",
+                      kMaxExtent, " channels, rows and columns, got ", x.size(d));
     }
   }
 }
@@ -93,7 +56,9 @@ cudaError_t launch(ScalarType dtype, const std::vector<DepthwiseBranch>& branche
 Tensors depthwise_scales(const Tensors& xs, const Tensors& weights, const Tensors& scale,
                          const Tensors& shift, const Tensors& slope, int64_t stride,
                          int64_t dilation) {
-  check_lists(xs, weights, scale, shift, slope, stride, dilation);
+  check_depthwise_scales("depthwise_scales_cuda", xs, weights, scale, shift, slope, stride,
+                         dilation);
+  check_maps(xs);
   const int32_t device = xs[0].get_device();
   const torch::stable::accelerator::DeviceGuard guard(device);
   const int64_t k = weights[0].size(3);

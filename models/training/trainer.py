@@ -113,8 +113,6 @@ class Trainer:
         self._clock = time.perf_counter()
         self._stop_signal: int | None = None
 
-    # -- the loop ----------------------------------------------------------------------------
-
     def fit(self) -> None:
         """Train to the end of the recipe.
 
@@ -124,7 +122,9 @@ class Trainer:
         with self._catching_signals():
             while self.step < self.total_steps:
                 self._train_epoch(self.step // self.steps_per_epoch)
-                self._end_epoch(self.step // self.steps_per_epoch)
+                checkpoint = self._end_epoch(self.step // self.steps_per_epoch)
+                if self._stop_signal is not None and self.step < self.total_steps:
+                    raise Stopped(self._stop_signal, checkpoint)
         self._save_weights("final")
 
     def _train_epoch(self, epoch: int) -> None:
@@ -133,6 +133,8 @@ class Trainer:
             self._train_step(epoch, names, images, masks)
             if self.step % SYNC_EVERY == 0:
                 self._report()
+            if self.step % self.steps_per_epoch == 0:
+                break  # an epoch is validated before its checkpoint, so no score is ever lost
             if self._stop_signal is not None:
                 raise Stopped(self._stop_signal, self.save())
             if self.step % self.recipe.train.checkpoint_every == 0:
@@ -172,7 +174,7 @@ class Trainer:
             _Pending(self.step, epoch, rate, loss.detach(), penalty.detach(), names)
         )
 
-    def _end_epoch(self, epochs_done: int) -> None:
+    def _end_epoch(self, epochs_done: int) -> Path:
         last = self.step == self.total_steps
         if self.validate and (last or epochs_done % self.recipe.train.validate_every == 0):
             self.model.eval()
@@ -184,9 +186,7 @@ class Trainer:
                 self.best_score = result.score
                 self._save_weights("best")
             self._clock = time.perf_counter()
-        self.save()
-
-    # -- data --------------------------------------------------------------------------------
+        return self.save()
 
     def _batches(self, epoch: int) -> Iterator[tuple[list[str], torch.Tensor, torch.Tensor]]:
         """What is left of an epoch, from the batch that comes after `self.step`."""
@@ -214,8 +214,6 @@ class Trainer:
         dtype = torch.float16 if amp == "fp16" else torch.bfloat16
         return torch.autocast(self.device.type, dtype=dtype, enabled=amp != "off")
 
-    # -- records -----------------------------------------------------------------------------
-
     def _report(self) -> None:
         """Read the losses of the steps since the last report and hand them to the sinks."""
         if not self._pending:
@@ -237,8 +235,6 @@ class Trainer:
             record = StepRecord(p.step, p.epoch, loss, penalty, p.rate, speed)
             for sink in self.sinks:
                 sink.step(record)
-
-    # -- state -------------------------------------------------------------------------------
 
     def save(self) -> Path:
         """Write a checkpoint of this step; never of a step whose loss was not finite."""
@@ -295,7 +291,7 @@ class Trainer:
 
     @contextmanager
     def _catching_signals(self) -> Iterator[None]:
-        """Turn SIGTERM and SIGINT into a stop after the current step."""
+        """Turn SIGTERM and SIGINT into a stop after the current step (or validation)."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

@@ -81,7 +81,8 @@ def test_it_learns(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["penalty", "decoupled", "off"])
-def test_a_run_stopped_in_mid_epoch_resumes_bit_for_bit(tmp_path, mode):
+def test_a_run_stopped_in_mid_epoch_resumes_bit_for_bit(tmp_path, monkeypatch, mode):
+    monkeypatch.setattr(trainer_module, "SYNC_EVERY", 1)
     whole = make_trainer(tmp_path / "whole", decay={"mode": mode})
     whole.fit()
 
@@ -92,13 +93,8 @@ def test_a_run_stopped_in_mid_epoch_resumes_bit_for_bit(tmp_path, mode):
                 os.kill(os.getpid(), signal.SIGTERM)
 
     first = make_trainer(tmp_path / "parts", decay={"mode": mode}, sinks=[StopAt()])
-    trainer_module_sync = trainer_module.SYNC_EVERY
-    trainer_module.SYNC_EVERY = 1
-    try:
-        with pytest.raises(Stopped, match="SIGTERM"):
-            first.fit()
-    finally:
-        trainer_module.SYNC_EVERY = trainer_module_sync
+    with pytest.raises(Stopped, match="SIGTERM"):
+        first.fit()
     assert 0 < first.step < first.steps_per_epoch
     second = make_trainer(tmp_path / "parts", decay={"mode": mode})
     torch.manual_seed(99)  # the state of the first process is gone
@@ -161,6 +157,28 @@ def test_the_best_weights_are_those_of_the_best_score(tmp_path):
     best, metadata = load_model(tmp_path / "best.safetensors")
     assert_same(seen[1], best.state_dict())
     assert json.loads(metadata["input_size"]) == [32, 32]
+
+
+def test_a_stop_at_the_end_of_an_epoch_keeps_its_score(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer_module, "SYNC_EVERY", 1)
+
+    class StopAfterThree(Recorder):
+        def step(self, record):
+            if record.step == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    recorder = StopAfterThree()
+    validate = lambda model: Validation(0.9, {})  # noqa: E731
+    train = {"checkpoint_every": 1}
+    with pytest.raises(Stopped, match="SIGINT"):
+        make_trainer(tmp_path, train=train, validate=validate, sinks=[recorder]).fit()
+    assert [(step, epochs) for step, epochs, _ in recorder.validations] == [(3, 1)]
+    best = (tmp_path / "best.safetensors").read_bytes()
+    second = make_trainer(tmp_path, train=train, validate=lambda model: Validation(0.5, {}))
+    assert second.resume()
+    assert (second.step, second.best_score) == (3, 0.9)
+    second.fit()
+    assert (tmp_path / "best.safetensors").read_bytes() == best
 
 
 def test_a_batch_larger_than_the_set_is_refused(tmp_path):
