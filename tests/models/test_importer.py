@@ -213,7 +213,7 @@ class TestHostileFiles:
             (np.ndarray, r"got type"),
             (np.dtype("f8"), r"got _DType"),
         ],
-        ids=str,
+        ids=["text", "objects", "fortran", "record", "set", "complex", "type", "dtype"],
     )
     def test_more_than_numbers(self, value, message):
         with pytest.raises(RefusedPickleError, match=message):
