@@ -89,7 +89,8 @@ def render(report: dict[str, Any]) -> str:
     lines = []
     for title, section in sections.items():
         lines.append(title.replace("_", " "))
-        lines += [f"  {key}: {_text(value)}" for key, value in (section or {"none": ""}).items()]
+        facts = [f"  {key}: {_text(value)}" for key, value in (section or {}).items()]
+        lines += facts or ["  none"]
     return "\n".join(lines)
 
 

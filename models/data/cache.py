@@ -131,7 +131,7 @@ def open_cached(
         if pair.name not in have and (line := _fault(pair, max_side)) is not None
     ]
     if skipped and not skip_bad:
-        raise UserError(skipped[0])
+        raise UserError(f"{skipped[0]}; skip_bad leaves such pictures out")
     return CachedSource(reader, [p for p in pairs if p.name in have], skipped, max_side)
 
 
