@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmwp_models.cli.options import positive_int
+from lmwp_models.cli.options import add_skip_bad_option, positive_int, skip_bad_override
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,6 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", help="data set folder (default: the embedded synthetic set)")
     parser.add_argument("--out", type=Path, help="run folder (default: runs/demo-DATE-TIME)")
     parser.add_argument("--recipe", default="demo.toml", help="recipe (default: demo.toml)")
+    add_skip_bad_option(parser)
     parser.add_argument("--threads", type=positive_int, help="CPU threads (default: torch's)")
 
 
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from lmwp_models.training.recipe import load_recipe
 
     overrides = [f"data.train={args.data}"] if args.data else []
-    recipe = load_recipe(args.recipe, overrides + args.overrides)
+    recipe = load_recipe(args.recipe, [*overrides, *args.overrides, *skip_bad_override(args)])
     folder = args.out or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
     start_run(folder, recipe)
     with Session(recipe, folder, threads=args.threads) as session:

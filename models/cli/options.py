@@ -35,7 +35,17 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     """Which pictures to read."""
     parser.add_argument("--data", required=True, help="data set folder, or synthetic[:COUNT]")
     parser.add_argument("--list", dest="list_file", help="pair list of a flat folder")
+    add_skip_bad_option(parser)
+
+
+def add_skip_bad_option(parser: argparse.ArgumentParser) -> None:
+    """Whether a broken picture stops the command."""
     parser.add_argument("--skip-bad", action="store_true", help="skip unreadable files, say which")
+
+
+def skip_bad_override(args: argparse.Namespace) -> list[str]:
+    """`--skip-bad` as an override of a recipe."""
+    return ["data.skip_bad=true"] if args.skip_bad else []
 
 
 def make_predictor(args: argparse.Namespace) -> Predictor:

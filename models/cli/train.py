@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmwp_models.cli.options import positive_int
+from lmwp_models.cli.options import add_skip_bad_option, positive_int, skip_bad_override
 from lmwp_models.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", help="section.key=value, e.g. train.epochs=20")
     parser.add_argument("--out", type=Path, help="run folder (default: runs/RECIPE)")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="continue a stopped run")
+    add_skip_bad_option(parser)
     parser.add_argument("--threads", type=positive_int, help="CPU threads (default: torch's)")
     parser.add_argument("--print", action="store_true", help="print the recipe and stop")
 
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     if args.resume:
         folder, recipe = args.resume, _saved_recipe(args.resume)
     else:
-        recipe = load_recipe(args.recipe, args.overrides)
+        recipe = load_recipe(args.recipe, [*args.overrides, *skip_bad_override(args)])
         folder = args.out or Path("runs") / Path(args.recipe).stem
     if args.print:
         print(recipe.model_dump_json(indent=2))

@@ -35,6 +35,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _DECODE_VERSION = 1  # to be raised whenever the same bytes decode to other pixels
+_WAY_OUT = "mend it, or leave such pictures out with --skip-bad"
 _WORKERS = min(8, os.cpu_count() or 1)
 
 
@@ -131,7 +132,7 @@ def open_cached(
         if pair.name not in have and (line := _fault(pair, max_side)) is not None
     ]
     if skipped and not skip_bad:
-        raise UserError(f"{skipped[0]}; skip_bad leaves such pictures out")
+        raise UserError(f"{skipped[0]}; {_WAY_OUT}")
     return CachedSource(reader, [p for p in pairs if p.name in have], skipped, max_side)
 
 
@@ -204,10 +205,10 @@ def _build(
         pair, expected = job
         try:
             return decode_pair(pair, max_side, expected), expected[0]
-        except UserError:
+        except UserError as error:
             if skip_bad:
                 return None
-            raise
+            raise UserError(f"{error}; {_WAY_OUT}") from error
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with _exclusive(path.parent) as locked:

@@ -33,6 +33,20 @@ def test_the_demo_leaves_a_report_with_pictures(tmp_path, capsys, on_files, monk
     assert (out / "panels" / "epoch-0001.png").is_file()
 
 
+def test_a_broken_picture_stops_the_run_or_is_skipped(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("LMWP_CACHE_DIR", str(tmp_path / "cache"))
+    data = write_synthetic(tmp_path / "pictures", 12, 64, seed=1)
+    broken = sorted((data / "images").iterdir())[3]
+    broken.write_bytes(broken.read_bytes()[:300])
+    argv = ["train", "csnet-quick.toml", f"data.train={data}", *QUICK, "--threads", "1"]
+    assert main([*argv, "--out", str(tmp_path / "stopped")]) == 2
+    error = capsys.readouterr().err
+    assert broken.name in error
+    assert "--skip-bad" in error
+    assert main([*argv, "--out", str(tmp_path / "skipped"), "--skip-bad"]) == 0
+    assert f"skipped: cannot read {broken}" in capsys.readouterr().err
+
+
 def test_the_centre_prior_peaks_in_the_middle():
     saliency = centre_prior(np.zeros((41, 61, 3), np.uint8))
     assert saliency.shape == (41, 61)

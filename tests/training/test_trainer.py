@@ -80,6 +80,19 @@ def test_it_learns(tmp_path):
     assert (tmp_path / "final.safetensors").is_file()
 
 
+def test_bfloat16_and_channels_last_train_as_well(tmp_path):
+    recorder = Recorder()
+    train = {"amp": "bf16", "channels_last": True}
+    trainer = make_trainer(tmp_path, sinks=[recorder], train=train)
+    trainer.fit()
+    reference = Recorder()
+    make_trainer(tmp_path / "float32", sinks=[reference]).fit()
+    losses = [[record.loss for record in r.steps] for r in (recorder, reference)]
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], abs=0.03)
+    assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
+
+
 @pytest.mark.parametrize("mode", ["penalty", "decoupled", "off"])
 def test_a_run_stopped_in_mid_epoch_resumes_bit_for_bit(tmp_path, monkeypatch, mode):
     monkeypatch.setattr(trainer_module, "SYNC_EVERY", 1)
