@@ -47,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
     start_run(folder, recipe)
     with Session(recipe, folder, threads=args.threads) as session:
         started = time.perf_counter()
-        session.trainer.fit()
+        if status := session.fit():
+            return status
         seconds = time.perf_counter() - started
     predictor = session.predictor(session.trainer.model)
     trained = _evaluate(session, predictor, "evaluate")

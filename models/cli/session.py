@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ from lmwp_models.evaluation import evaluate
 from lmwp_models.predict import Predictor
 from lmwp_models.registry import create_model
 from lmwp_models.training.sinks import JsonLinesSink, PanelSink, Sink, StepRecord, TensorBoardSink
-from lmwp_models.training.trainer import Trainer, Validation
+from lmwp_models.training.trainer import Stopped, Trainer, Validation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,6 +78,16 @@ class Session:
             sinks=self._sinks,
         )
         self._sinks.append(ProgressSink(self._bar, self.trainer.total_steps))
+
+    def fit(self) -> int:
+        """Train to the end: 0, or after a signal its exit status, having said how to continue."""
+        try:
+            self.trainer.fit()
+        except Stopped as stop:
+            print(stop, file=sys.stderr)
+            print(f"continue with: lmwp train --resume {self.trainer.run}", file=sys.stderr)
+            return 128 + stop.signum
+        return 0
 
     def validate(self, model: nn.Module) -> Validation:
         """Score `model` on the held-out pictures as the CSNet paper does."""

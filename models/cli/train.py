@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +27,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from lmwp_models.cli.session import Session
     from lmwp_models.training.recipe import load_recipe
-    from lmwp_models.training.trainer import Stopped
 
     if (args.recipe is None) == (args.resume is None):
         raise UserError("give either a RECIPE or --resume RUN")
@@ -47,12 +45,8 @@ def run(args: argparse.Namespace) -> int:
     with Session(recipe, folder, threads=args.threads) as session:
         if args.resume and session.trainer.resume():
             print(f"resumed at step {session.trainer.step} of {session.trainer.total_steps}")
-        try:
-            session.trainer.fit()
-        except Stopped as stop:
-            print(f"lmwp train: {stop}", file=sys.stderr)
-            print(f"lmwp train: continue with: lmwp train --resume {folder}", file=sys.stderr)
-            return 128 + stop.signum
+        if status := session.fit():
+            return status
     print(f"{folder / 'final.safetensors'} written, best of validation: best.safetensors")
     return 0
 

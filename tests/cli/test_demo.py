@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from lmwp_models.cli import main
 from lmwp_models.cli.demo import centre_prior
 from lmwp_models.data import write_synthetic
+from lmwp_models.training.trainer import Stopped, Trainer
 
 QUICK = ["data.image_size=32", "data.holdout=6", "train.epochs=1", "train.batch_size=4"]
 
@@ -31,6 +33,19 @@ def test_the_demo_leaves_a_report_with_pictures(tmp_path, capsys, on_files, monk
     events = [json.loads(line)["event"] for line in (out / "log.jsonl").read_text().splitlines()]
     assert events == ["step"] * 3 + ["validation"]
     assert (out / "panels" / "epoch-0001.png").is_file()
+
+
+@pytest.mark.parametrize("command", [["demo"], ["train", "csnet-quick.toml"]])
+def test_a_stopped_run_says_how_to_continue(tmp_path, capsys, monkeypatch, command):
+    def stop_at_once(trainer):
+        raise Stopped(signal.SIGTERM, trainer.save())
+
+    monkeypatch.setattr(Trainer, "fit", stop_at_once)
+    argv = [*command, "data.train=synthetic:18", *QUICK, "--out", str(tmp_path / "run")]
+    assert main([*argv, "--threads", "1"]) == 128 + signal.SIGTERM
+    err = capsys.readouterr().err
+    assert f"continue with: lmwp train --resume {tmp_path / 'run'}" in err
+    assert not (tmp_path / "run" / "report.html").exists()
 
 
 def test_a_broken_picture_stops_the_run_or_is_skipped(tmp_path, capsys, monkeypatch):
