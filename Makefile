@@ -6,6 +6,7 @@ VENV ?= .venv
 WORKERS ?= 2
 DATA ?=
 VERSIONS ?=
+BUDGET ?= 600
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -29,7 +30,7 @@ setup: $(VENV)/.built ## make the environment and compile the libraries
 $(VENV)/.installed: pyproject.toml setup.py $(CONSTRAINTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -q -c $(CONSTRAINTS) torch setuptools wheel ninja pybind11
-	$(PIP) install -q -c $(CONSTRAINTS) --no-build-isolation -e '.[train,dev]'
+	$(PIP) install -q -c $(CONSTRAINTS) --no-build-isolation -e '.[train,bench,dev]'
 	touch $@
 
 $(VENV)/.built: $(VENV)/.installed $(NATIVE)
@@ -44,14 +45,24 @@ lint: setup types ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
 
-types: setup ## check types only
-	mkdir -p build/typing
-	ln -sfn ../../models build/typing/lmwp_models
-	ln -sfn ../../bench build/typing/lmwp_bench
-	MYPYPATH=build/typing $(BIN)/mypy $(addprefix -p ,$(PACKAGES))
+# The packages by their import names, for tools that read the tree and not what is installed.
+links:
+	mkdir -p build/links
+	ln -sfn ../../models build/links/lmwp_models
+	ln -sfn ../../bench build/links/lmwp_bench
+
+types: setup links ## check types only
+	MYPYPATH=build/links $(BIN)/mypy $(addprefix -p ,$(PACKAGES))
 
 demo: setup ## train, evaluate and report on the synthetic set, or on DATA=folder
 	$(BIN)/lmwp demo $(if $(DATA),--data "$(DATA)")
+
+bench: setup ## run the regression gate: no benchmark may have become slower on this machine
+	$(BIN)/python -m lmwp_bench.gate
+
+gpu-check: links ## build for the GPU at hand, test and time on it within BUDGET seconds; offline too
+	PYTHONPATH="$(CURDIR):$(CURDIR)/build/links" \
+	  $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m lmwp_bench.gpu_check --budget $(BUDGET)
 
 abi-check: setup ## one wheel under torch 2.11 and a newer one, or under VERSIONS (downloads)
 	$(BIN)/python tests/build/abi_check.py $(VERSIONS)
@@ -61,4 +72,4 @@ clean: ## remove the environment and everything built
 	rm -f lmwp_ops/*.so lmwp_ops/_build_info.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help setup test lint types demo abi-check clean
+.PHONY: help links setup test lint types demo bench gpu-check abi-check clean

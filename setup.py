@@ -17,7 +17,7 @@ FOLDERS = {"lmwp_ops": "lmwp_ops", "lmwp_models": "models", "lmwp_bench": "bench
 PACKAGE_DATA = {
     "lmwp_ops": ["py.typed", "*.pyi", "ops/*/README.md"],
     "lmwp_models": ["py.typed", "recipes/*.toml", "templates/*"],
-    "lmwp_bench": ["py.typed"],
+    "lmwp_bench": ["py.typed", "templates/*"],
 }
 
 

@@ -5,13 +5,14 @@ channels is absent from the list.
 """
 
 from lmwp_ops import nn
-from lmwp_ops._dispatch import BackendError, explain, use_backend
+from lmwp_ops._dispatch import BackendError, decomposed, explain, use_backend
 from lmwp_ops.ops.depthwise_scales import depthwise_scales
 from lmwp_ops.ops.dilated_bank import dilated_bank
 from lmwp_ops.ops.goctconv2d import goctconv2d
 
 __all__ = [
     "BackendError",
+    "decomposed",
     "depthwise_scales",
     "dilated_bank",
     "explain",

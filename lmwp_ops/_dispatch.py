@@ -5,7 +5,8 @@ the op runs, not when it is traced, so `use_backend` also acts on compiled graph
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -154,6 +155,30 @@ def _checked(name: str | None, source: str) -> str | None:
         expected = ", ".join((AUTO, *BACKENDS))
         raise ValueError(f"{source}: expected one of {expected}; got {name!r}")
     return name
+
+
+_decomposed = False
+
+
+def is_decomposed() -> bool:
+    """Whether the public functions compute in plain torch operations of their own."""
+    return _decomposed
+
+
+@contextmanager
+def decomposed() -> Iterator[None]:
+    """Inside, every op is the plain torch operations of its reference, not one opaque call.
+
+    For exporters and other compilers, which know torch's own operations only: trace, export and
+    run under it. No backend is chosen there, and gradients are torch's own. It holds for the whole
+    process.
+    """
+    global _decomposed
+    previous, _decomposed = _decomposed, True
+    try:
+        yield
+    finally:
+        _decomposed = previous
 
 
 _forced: str | None = _checked(os.environ.get(ENVIRONMENT) or None, ENVIRONMENT)

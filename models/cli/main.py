@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import entry_points
 from typing import NoReturn
 
 from lmwp_models.errors import UserError
@@ -22,6 +23,9 @@ COMMANDS = {
     "demo": ("demo", "train, evaluate and write an HTML report, in minutes"),
 }
 
+PLUGINS = "lmwp.commands"
+"""Entry points of commands from packages above this one: modules with `SUMMARY` besides."""
+
 
 class _Parser(argparse.ArgumentParser):
     """Reports a mistake in one line instead of usage and error."""
@@ -34,11 +38,17 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of every command; the heavy imports wait until a command runs."""
     parser = _Parser(prog="lmwp", description="Small saliency networks: train, evaluate, predict.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, (module, summary) in COMMANDS.items():
+    modules = {
+        name: (importlib.import_module(f"lmwp_models.cli.{module}"), summary)
+        for name, (module, summary) in COMMANDS.items()
+    }
+    for entry in entry_points(group=PLUGINS):
+        module = entry.load()
+        modules[entry.name] = (module, module.SUMMARY)
+    for name, (module, summary) in modules.items():
         command = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
-        implementation = importlib.import_module(f"lmwp_models.cli.{module}")
-        implementation.configure(command)
-        command.set_defaults(run=implementation.run)
+        module.configure(command)
+        command.set_defaults(run=module.run)
     return parser
 
 

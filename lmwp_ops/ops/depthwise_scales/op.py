@@ -72,9 +72,11 @@ def depthwise_scales(
         ValueError: an argument does not fit; the message names it.
         BackendError: a backend forced by `use_backend` cannot run the call.
     """
-    return torch.ops.lmwp_ops.depthwise_scales.default(
-        *_bind(xs, weights, dilation=dilation, stride=stride, affine=affine, slope=slope)
-    )
+    args = _bind(xs, weights, dilation=dilation, stride=stride, affine=affine, slope=slope)
+    if _dispatch.is_decomposed():
+        check(*args)
+        return reference.forward(*args)
+    return torch.ops.lmwp_ops.depthwise_scales.default(*args)
 
 
 def _bind(

@@ -6,6 +6,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+import lmwp_ops
+
+CHANNELS = (1, 3, 7, 10, 20, 33, 40, 80)
+SIZES = ((1, 1), (7, 7), (14, 14), (15, 17), (56, 56), (1, 130), (13, 13), (33, 2), (5, 4))
+KERNELS = (3, 5, 7, 1)
+DILATIONS = (1, 2, 4, 8, 16)
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+LAYOUTS = (
+    *("nchw", "channels_last", "sliced", "sliced_channels_last"),
+    *("expanded", "transposed"),
+)
+
 Args = tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor], list[Tensor], int, int]
 
 
@@ -80,17 +92,50 @@ def eager(args: Args) -> list[Tensor]:
 
 
 def double(args: Args) -> Args:
-    lists = [[t.double() for t in kind] for kind in args[:5]]
+    lists = [[t.to("cpu", torch.float64) for t in kind] for kind in args[:5]]
     return (*lists, *args[5:])
 
 
 def assert_as_exact_as_eager(got: list[Tensor], args: Args) -> None:
-    """The error against float64 is at most twice eager's, plus one rounding of the maximum."""
+    """The error against float64 is at most twice eager's, plus one rounding of the maximum.
+
+    The truth is computed on the CPU, wherever `got` and `args` are.
+    """
     for y, plain, truth in zip(got, eager(args), eager(double(args)), strict=True):
         assert y.shape == truth.shape
         assert y.dtype == plain.dtype
         if not y.numel():
             continue
         floor = torch.finfo(y.dtype).eps * truth.abs().max().clamp(min=1)
-        error = (y.double() - truth).abs().max()
-        assert error <= 2 * (plain.double() - truth).abs().max() + floor
+        error, plain_error = ((t.cpu().double() - truth).abs().max() for t in (y, plain))
+        assert error <= 2 * plain_error + floor
+
+
+def grid() -> list[Case]:
+    """Every value meets most others: the lists' lengths are coprime or stepped apart."""
+    cases = []
+    for i in range(90):
+        c, (h, w) = CHANNELS[i % 8], SIZES[i % 9]
+        shapes = [(1 + i % 2, c, h, w)]
+        if i % 3 == 0:
+            shapes.append((1 + i % 2, CHANNELS[(i + 3) % 8], (h + 1) // 2, (w + 1) // 2))
+        cases.append(
+            Case(
+                tuple(shapes),
+                kernel=KERNELS[(i + i // 8) % 4],
+                stride=1 + (i // 2) % 2,
+                dilation=DILATIONS[i % 5],
+                dtype=DTYPES[(i + i // 9) % 3],
+                layout=LAYOUTS[(i + i // 6) % 6],
+                epilogue=i % 7 != 0,
+            )
+        )
+    return cases
+
+
+def call(args: Args) -> list[Tensor]:
+    xs, weights, scale, shift, slope, stride, dilation = args
+    affine = list(zip(scale, shift, strict=True)) or None
+    return lmwp_ops.depthwise_scales(
+        xs, weights, dilation=dilation, stride=stride, affine=affine, slope=slope or None
+    )

@@ -8,48 +8,20 @@ from hypothesis import strategies as st
 import lmwp_ops
 from lmwp_ops import _dispatch
 
-from .cases import Args, Case, assert_as_exact_as_eager, double, draw, eager
-
-CHANNELS = (1, 3, 7, 10, 20, 33, 40, 80)
-SIZES = ((1, 1), (7, 7), (14, 14), (15, 17), (56, 56), (1, 130), (13, 13), (33, 2), (5, 4))
-KERNELS = (3, 5, 7, 1)
-DILATIONS = (1, 2, 4, 8, 16)
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-LAYOUTS = (
-    *("nchw", "channels_last", "sliced", "sliced_channels_last"),
-    *("expanded", "transposed"),
+from .cases import (
+    DTYPES,
+    KERNELS,
+    LAYOUTS,
+    Case,
+    assert_as_exact_as_eager,
+    call,
+    double,
+    draw,
+    eager,
+    grid,
 )
+
 BACKENDS = ("cpp", "reference")
-
-
-def grid() -> list[Case]:
-    """Every value meets most others: the lists' lengths are coprime or stepped apart."""
-    cases = []
-    for i in range(90):
-        c, (h, w) = CHANNELS[i % 8], SIZES[i % 9]
-        shapes = [(1 + i % 2, c, h, w)]
-        if i % 3 == 0:
-            shapes.append((1 + i % 2, CHANNELS[(i + 3) % 8], (h + 1) // 2, (w + 1) // 2))
-        cases.append(
-            Case(
-                tuple(shapes),
-                kernel=KERNELS[(i + i // 8) % 4],
-                stride=1 + (i // 2) % 2,
-                dilation=DILATIONS[i % 5],
-                dtype=DTYPES[(i + i // 9) % 3],
-                layout=LAYOUTS[(i + i // 6) % 6],
-                epilogue=i % 7 != 0,
-            )
-        )
-    return cases
-
-
-def call(args: Args) -> list[torch.Tensor]:
-    xs, weights, scale, shift, slope, stride, dilation = args
-    affine = list(zip(scale, shift, strict=True)) or None
-    return lmwp_ops.depthwise_scales(
-        xs, weights, dilation=dilation, stride=stride, affine=affine, slope=slope or None
-    )
 
 
 @pytest.fixture(params=BACKENDS)

@@ -1,0 +1,14 @@
+"""The ops by name, with the shapes they are measured at."""
+
+from typing import Any
+
+from lmwp_bench.ops.depthwise_scales import DEPTHWISE_SCALES
+from lmwp_bench.ops.dilated_bank import DILATED_BANK
+from lmwp_bench.ops.goctconv2d import GOCTCONV2D
+from lmwp_bench.ops.spec import OpSpec
+
+OPS: dict[str, OpSpec[Any]] = {
+    spec.name: spec for spec in (DEPTHWISE_SCALES, GOCTCONV2D, DILATED_BANK)
+}
+
+__all__ = ["OPS", "OpSpec"]

@@ -1,0 +1,1 @@
+"""pytest-benchmark suites of the regression gate (`lmwp_bench.gate`)."""

@@ -1,0 +1,1 @@
+"""What is measured: ops, whole networks, training steps."""

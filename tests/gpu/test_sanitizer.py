@@ -1,0 +1,44 @@
+"""The CUDA kernels under NVIDIA's compute-sanitizer, where the toolkit is installed."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lmwp_ops import _loader
+
+DRIVER = """
+import torch, lmwp_ops
+torch.manual_seed(0)
+for stride in (1, 2):
+    for layout in (torch.contiguous_format, torch.channels_last):
+        for dtype in (torch.float32, torch.float16):
+            sizes = ((10, 33, 47), (7, 17, 24), (3, 1, 130))
+            xs = [torch.randn(2, *size, device="cuda", dtype=dtype) for size in sizes]
+            xs = [x.contiguous(memory_format=layout) for x in xs]
+            weights = [torch.randn(x.shape[1], 1, 3, 3, device="cuda") for x in xs]
+            affine = [(torch.rand(x.shape[1], device="cuda"),) * 2 for x in xs]
+            slope = [torch.rand(x.shape[1], device="cuda") for x in xs]
+            with lmwp_ops.use_backend("cuda"):
+                lmwp_ops.depthwise_scales(
+                    xs, weights, stride=stride, affine=affine, slope=slope)
+torch.cuda.synchronize()
+"""
+
+
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck", "initcheck", "synccheck"])
+def test_kernels_are_clean(device: torch.device, tmp_path: Path, tool: str) -> None:
+    sanitizer = shutil.which("compute-sanitizer")
+    if sanitizer is None:
+        pytest.skip("compute-sanitizer is not installed")
+    if reason := _loader.status()["_C_cuda"]:
+        pytest.skip(reason)
+    script = tmp_path / "driver.py"
+    script.write_text(DRIVER)
+    options = ["--tool", tool, "--error-exitcode", "9", "--kernel-name", "kns=lmwp"]
+    command = [sanitizer, *options, sys.executable, str(script)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-1000:]
