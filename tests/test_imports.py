@@ -45,6 +45,28 @@ LAYER_OF = {
         "device": "base",
         "errors": "base",
     },
+    "lmwp_bench": {
+        "cli": "top",
+        "gate": "top",
+        "gpu_check": "top",
+        "gpu_plan": "top",
+        "terminal": "top",
+        "regression": "top",
+        "report": "report",
+        "suites": "suites",
+        "machine": "machine",
+        "peers": "peers",
+        "ops": "subject",
+        "networks": "subject",
+        "published": "subject",
+        "rivals": "subject",
+        "accuracy": "base",
+        "measure": "base",
+        "memory": "base",
+        "results": "base",
+        "timing": "base",
+        "variant": "base",
+    },
 }
 MAY_IMPORT = {
     "lmwp_ops": {
@@ -59,6 +81,15 @@ MAY_IMPORT = {
         "job": {"data", "network", "base"},
         "data": {"base"},
         "network": {"network", "base"},
+        "base": {"base"},
+    },
+    "lmwp_bench": {
+        "top": {"top", "report", "suites", "machine", "peers", "subject", "base"},
+        "report": {"base"},
+        "suites": {"peers", "subject", "base"},
+        "machine": {"peers"},
+        "peers": {"base"},
+        "subject": {"subject", "base"},
         "base": {"base"},
     },
 }
@@ -174,6 +205,9 @@ def test_modules_are_found() -> None:
         ("lmwp_models.predict", "from lmwp_models.cli import main", "layer job"),
         ("lmwp_models.errors", "import lmwp_models.csnet", "layer base"),
         ("lmwp_models.novelty", "import lmwp_models.training", "layer network"),
+        ("lmwp_bench.measure", "from lmwp_bench.peers import a", "layer base"),
+        ("lmwp_bench.report.a", "from lmwp_bench.suites import a", "layer report"),
+        ("lmwp_bench.suites.a", "from lmwp_bench.cli import a", "layer suites"),
         ("lmwp_models.csnet", "import build_tools", "not part of the installation"),
     ],
 )
@@ -191,7 +225,7 @@ def test_a_wrong_import_is_found(module: str, source: str, complaint: str) -> No
         ("lmwp_ops.ops.a.triton_kernels", "import triton.language as tl"),
         ("lmwp_models.training.a", "from lmwp_models.training.b import c"),
         ("lmwp_models.cli.train", "from lmwp_models.training import a\nimport lmwp_ops"),
-        ("lmwp_bench.a", "import lmwp_models.csnet, lmwp_ops"),
+        ("lmwp_bench.cli", "import lmwp_models.csnet, lmwp_ops\nfrom lmwp_bench import suites"),
     ],
 )
 def test_a_right_import_is_let_through(module: str, source: str) -> None:

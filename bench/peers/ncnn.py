@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-import lmwp_ops
 from lmwp_bench.peers.require import require
 from lmwp_bench.peers.task import NetworkTask
 from lmwp_bench.variant import Compute, Unavailable
@@ -46,10 +44,7 @@ def ncnn(task: NetworkTask) -> Compute:
 
 def _convert(task: NetworkTask, program: str) -> Path:
     """Path of the ncnn network without its two endings."""
-    with lmwp_ops.decomposed(), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that sizes become constants, and that tracing is old
-        traced = torch.jit.trace(task.model, task.images[0], check_trace=False)
-    traced.save(task.folder / "network.pt")
+    task.traced.save(task.folder / "network.pt")
     shape = str(list(task.images[0].shape)).replace(" ", "")
     command = [program, "network.pt", f"inputshape={shape}", "fp16=0"]
     done = subprocess.run(command, cwd=task.folder, capture_output=True, text=True, check=False)

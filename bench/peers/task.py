@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lmwp_bench.peers.onnx_export import export_onnx
+from lmwp_bench.peers.export import export_onnx, trace
 
 
 @dataclass
@@ -38,6 +38,11 @@ class NetworkTask:
         return self.images[0].dtype
 
     @cached_property
+    def traced(self) -> torch.jit.ScriptModule:
+        """The network as a trace, made once for every runtime."""
+        return trace(self.model, self.images[0])
+
+    @cached_property
     def onnx(self) -> Path:
         """The network as an ONNX file, exported once for every runtime that reads one."""
-        return export_onnx(self.model, self.images[0], self.folder / "network.onnx")
+        return export_onnx(self.traced, self.images[0], self.folder / "network.onnx")
