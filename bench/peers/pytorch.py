@@ -27,13 +27,15 @@ def channels_last(task: NetworkTask) -> Compute:
 
 
 def compiled(task: NetworkTask) -> Compute:
-    """`torch.compile` for these shapes: with frozen weights on the CPU, tuned at most on a GPU."""
+    """`torch.compile` for these shapes: tuned at most on a GPU; on the CPU with frozen weights and
+    called from C++, which is faster than from Python and compiles in half the time.
+    """
     on_cpu = task.device.type == "cpu"
     # CUDA graphs are a way of launching of their own, which every variant is timed under.
     mode = None if on_cpu else "max-autotune-no-cudagraphs"
     model = torch.compile(task.model, dynamic=False, mode=mode)
     compute = _plain(model, task.images)
-    with torch._inductor.config.patch(freezing=on_cpu):
+    with torch._inductor.config.patch(freezing=on_cpu, cpp_wrapper=on_cpu):
         compute(0)  # compiles
     return compute
 

@@ -1,5 +1,6 @@
 """Choice of a backend: order, refusals, forcing, and what explain says of it."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -7,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import lmwp_ops
 from lmwp_ops import _dispatch
@@ -143,3 +145,31 @@ def test_environment_forces_a_backend() -> None:
         text=True,
     )
     assert "runs on reference (forced: reference)" in done.stdout, done.stderr
+
+
+def test_decomposed_ops_are_torchs_own() -> None:
+    x, w = torch.randn(1, 3, 5, 4), torch.randn(3, 1, 3, 3)
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return lmwp_ops.depthwise_scales([x], [w])[0]
+
+    whole = make_fx(function)(x)
+    assert "lmwp_ops" in whole.code
+    with lmwp_ops.decomposed():
+        parts = make_fx(function)(x)
+    assert "lmwp_ops" not in parts.code
+    torch.testing.assert_close(parts(x), function(x))
+
+
+def test_decomposed_checks_its_arguments() -> None:
+    with lmwp_ops.decomposed(), pytest.raises(ValueError, match="depthwise_scales"):
+        lmwp_ops.depthwise_scales([torch.randn(1, 3, 5, 4)], [])
+
+
+def test_decomposed_ends_with_its_block_also_after_an_error() -> None:
+    with contextlib.suppress(RuntimeError), lmwp_ops.decomposed():
+        with lmwp_ops.decomposed():
+            assert _dispatch.is_decomposed()
+        assert _dispatch.is_decomposed()
+        raise RuntimeError
+    assert not _dispatch.is_decomposed()
