@@ -37,12 +37,17 @@ def run_suites(folder: Path, only: Sequence[str] = ()) -> Ratios:
         options += ["--benchmark-json", str(output), "--rootdir", str(folder)]
         wanted = [str(folder / name) for name in only] or [str(folder)]
         command = [sys.executable, "-m", "pytest", *options, *wanted]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        status = subprocess.run(command, check=False, env=environment).returncode
+        status = subprocess.run(command, check=False, env=_environment()).returncode
         if status or not output.exists():
             raise UserError(f"the benchmarks did not run to their end (pytest: {status})")
         found = json.loads(output.read_text())["benchmarks"]
     return {entry["fullname"]: entry["extra_info"]["relative"] for entry in found}
+
+
+def _environment() -> dict[str, str]:
+    """One thread, and no trace of a parallel pytest around, in which benchmarks are disabled."""
+    kept = {name: value for name, value in os.environ.items() if "PYTEST_XDIST" not in name}
+    return {**kept, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def regressions(stored: Ratios, measured: Ratios, tolerance: float) -> list[str]:
