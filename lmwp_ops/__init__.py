@@ -9,6 +9,7 @@ from lmwp_ops._dispatch import BackendError, decomposed, explain, use_backend
 from lmwp_ops.ops.depthwise_scales import depthwise_scales
 from lmwp_ops.ops.dilated_bank import dilated_bank
 from lmwp_ops.ops.goctconv2d import goctconv2d
+from lmwp_ops.ops.il_block import il_block
 
 __all__ = [
     "BackendError",
@@ -17,6 +18,7 @@ __all__ = [
     "dilated_bank",
     "explain",
     "goctconv2d",
+    "il_block",
     "nn",
     "use_backend",
 ]

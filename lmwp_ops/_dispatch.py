@@ -31,13 +31,15 @@ class Candidate:
     """One implementation of an op.
 
     `unavailable` is the reason why it can run no call at all (its library is not loaded), and
-    `refuse(*args)` why it cannot run this one; None means that it can.
+    `refuse(*args)` why it cannot run this one; None means that it can. One that `validates`
+    raises RuntimeError for arguments that the op's checks would not let pass.
     """
 
     backend: str
     run: Callable[..., Any]
     unavailable: str | None = None
     refuse: Callable[..., str | None] = _never
+    validates: bool = False
 
     def reason(self, args: tuple[Any, ...]) -> str | None:
         return self.unavailable or self.refuse(*args)
@@ -95,6 +97,28 @@ def run(op: str, *args: Any) -> Any:
 
     Raises `BackendError` if the forced backend refuses.
     """
+    return _choose(op, args).run(*args)
+
+
+def check_and_run(op: str, check: Callable[..., None], args: tuple[Any, ...]) -> Any:
+    """`check` the arguments, then `run`; where the backend looks itself, it does so alone, and
+    `check` only finds the words for what it refuses."""
+    try:
+        candidate = _choose(op, args)
+    except BackendError:
+        check(*args)
+        raise
+    if not candidate.validates:
+        check(*args)
+        return candidate.run(*args)
+    try:
+        return candidate.run(*args)
+    except RuntimeError:
+        check(*args)
+        raise
+
+
+def _choose(op: str, args: tuple[Any, ...]) -> Candidate:
     registered_op = _ops[op]
     if _forced in registered_op.candidates:
         candidate = registered_op.candidates[_forced]
@@ -102,10 +126,10 @@ def run(op: str, *args: Any) -> Any:
             raise BackendError(
                 f"{op}: backend {_forced!r} was forced and cannot run this call: {reason}"
             )
-        return candidate.run(*args)
+        return candidate
     for candidate in registered_op.available:
         if candidate.refuse(*args) is None:
-            return candidate.run(*args)
+            return candidate
     raise BackendError(str(_explain(op, args)))
 
 

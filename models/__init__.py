@@ -1,14 +1,21 @@
 """Networks, data, training, evaluation and commands on top of `lmwp_ops`."""
 
+import importlib
 from typing import Any
 
-__all__ = ["create_model", "list_models", "load_model", "model_info", "save_model"]
+_HOMES = {
+    "create_model": "registry",
+    "list_models": "registry",
+    "load_model": "weights",
+    "model_info": "registry",
+    "optimize_for_inference": "inference",
+    "save_model": "weights",
+}
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:
     """Import the networks on first use, so that `lmwp --help` need not wait for torch."""
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from lmwp_models import registry, weights
-
-    return getattr(weights if name in ("load_model", "save_model") else registry, name)
+    return getattr(importlib.import_module(f"lmwp_models.{_HOMES[name]}"), name)

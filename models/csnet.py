@@ -104,10 +104,10 @@ class CSNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Raises `ValueError` for a shape the network cannot take."""
-        self._check_input(x)
+        self.check_input(x)
         xs = [x]
         ends = []
-        for stage in self._stages:
+        for stage in self.stages:
             xs = stage(xs)
             ends.append(xs)
         if self.config.head:
@@ -117,7 +117,7 @@ class CSNet(nn.Module):
 
     def parts(self) -> dict[str, nn.Module]:
         """The network cut into the parts that its size is reported by."""
-        stages = {f"stage{number}": stage for number, stage in enumerate(self._stages)}
+        stages = {f"stage{number}": stage for number, stage in enumerate(self.stages)}
         head = dict(self.oct_fuse.named_children()) if self.config.head else {}
         return {**stages, **head, "cls_layer": self.cls_layer}
 
@@ -125,7 +125,7 @@ class CSNet(nn.Module):
         """The three sub-layers of every ILBlock, in order of execution; the head has none."""
         units = []
         widths = iter(self.config.blocks)
-        for number, (stage, base) in enumerate(zip(self._stages, _RESOLUTION_BASE, strict=True)):
+        for number, (stage, base) in enumerate(zip(self.stages, _RESOLUTION_BASE, strict=True)):
             for i, block in enumerate(stage):
                 branches = next(widths)
                 factors = [
@@ -137,10 +137,11 @@ class CSNet(nn.Module):
         return units
 
     @property
-    def _stages(self) -> tuple[nn.Sequential, ...]:
+    def stages(self) -> tuple[nn.Sequential, ...]:
         return self.stage0, self.stage1, self.stage2, self.stage3, self.stage4
 
-    def _check_input(self, x: Tensor) -> None:
+    def check_input(self, x: Tensor) -> None:
+        """Raise `ValueError` unless `x` is images the network can take."""
         if x.dim() != 4 or x.shape[1] != IMAGE_CHANNELS:
             raise ValueError(f"CSNet: expected images [N, 3, H, W], got shape {list(x.shape)}")
         height, width = x.shape[-2:]

@@ -121,15 +121,22 @@ class DilatedLayer(nn.Module):
             }
         )
 
-    def forward(self, xs: list[Tensor]) -> list[Tensor]:
+    def stored_weights(self) -> list[list[Tensor | None]]:
+        """The stored weights of each present input scale by dilation, None where there is none."""
         scales = cast(Mapping[str, DilatedScale], self.convs)
-        weights: list[list[Tensor | None]] = []
-        for s, width in enumerate(self.in_channels):
-            if width:
-                stored = scales[str(s)].weights() if str(s) in scales else [None] * len(DILATIONS)
-                weights.append([None if w is None else self.weight_scale * w for w in stored])
+        return [
+            scales[str(s)].weights() if str(s) in scales else [None] * len(DILATIONS)
+            for s, width in enumerate(self.in_channels)
+            if width
+        ]
+
+    def forward(self, xs: list[Tensor]) -> list[Tensor]:
+        weights = [
+            [None if w is None else self.weight_scale * w for w in row]
+            for row in self.stored_weights()
+        ]
         ys = lmwp_ops.dilated_bank(xs, weights, DILATIONS)
-        present = list(scales.values())
+        present = list(cast(Mapping[str, DilatedScale], self.convs).values())
         return _norm_prelu(ys, [scale.bn for scale in present], [scale.prelu for scale in present])
 
 

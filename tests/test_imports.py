@@ -32,6 +32,7 @@ LAYER_OF = {
         "_layout": "base",
         "_library": "base",
         "_loader": "base",
+        "_registration": "base",
     },
     "lmwp_models": {
         "": "top",

@@ -35,6 +35,7 @@ NETWORK_PEERS = {
     "ncnn": NetworkPeer(ncnn, ("cpu",), foreign=True),
     "tensorrt": NetworkPeer(tensorrt, ("cuda",), foreign=True),
     "lmwp-modules": NetworkPeer(pytorch.with_ops, ("cpu", "cuda"), ours=True),
+    "lmwp-fused": NetworkPeer(pytorch.fused, ("cpu", "cuda"), ours=True),
 }
 
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 import lmwp_ops
 from lmwp_bench.peers.task import NetworkTask
-from lmwp_bench.variant import Compute
+from lmwp_bench.variant import Compute, Unavailable
+from lmwp_models.inference import optimize_for_inference
 
 
 def eager(task: NetworkTask) -> Compute:
@@ -46,6 +47,20 @@ def with_ops(task: NetworkTask) -> Compute:
     def compute(i: int) -> list[Tensor]:
         with torch.no_grad():
             return [task.model(task.images[i])]
+
+    return compute
+
+
+def fused(task: NetworkTask) -> Compute:
+    """The network as `optimize_for_inference` makes it."""
+    try:
+        model = optimize_for_inference(task.model)
+    except TypeError as refusal:
+        raise Unavailable(str(refusal)) from refusal
+
+    def compute(i: int) -> list[Tensor]:
+        with torch.no_grad():
+            return [model(task.images[i])]
 
     return compute
 

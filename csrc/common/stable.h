@@ -13,16 +13,19 @@ namespace lmwp {
 
 using Tensors = std::vector<torch::stable::Tensor>;
 
-// An uninitialised [n, c, h, w] on the device of x = [n, c, ...], laid out by the rule of
-// lmwp_ops/_layout.py.
-inline torch::stable::Tensor empty_like_layout(const torch::stable::Tensor& x, int64_t h,
+// The strides of a dense [n, c, h, w] with the layout of x, by the rule of lmwp_ops/_layout.py.
+inline std::array<int64_t, 4> strides_like(const torch::stable::Tensor& x, int64_t c, int64_t h,
+                                           int64_t w) {
+  const bool channels_last = x.size(1) > 1 && x.stride(1) == 1 && (x.size(2) > 1 || x.size(3) > 1);
+  return channels_last ? std::array<int64_t, 4>{h * w * c, 1, w * c, c}
+                       : std::array<int64_t, 4>{c * h * w, h * w, w, 1};
+}
+
+// An uninitialised [n, c, h, w] with dtype, device and layout of x = [n, ...].
+inline torch::stable::Tensor empty_like_layout(const torch::stable::Tensor& x, int64_t c, int64_t h,
                                                int64_t w) {
-  const int64_t n = x.size(0), c = x.size(1);
-  const bool channels_last = c > 1 && x.stride(1) == 1 && (x.size(2) > 1 || x.size(3) > 1);
-  const std::array<int64_t, 4> sizes{n, c, h, w};
-  const std::array<int64_t, 4> strides = channels_last
-                                             ? std::array<int64_t, 4>{h * w * c, 1, w * c, c}
-                                             : std::array<int64_t, 4>{c * h * w, h * w, w, 1};
+  const std::array<int64_t, 4> sizes{x.size(0), c, h, w};
+  const std::array<int64_t, 4> strides = strides_like(x, c, h, w);
   int32_t dtype, device_type, device_index;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(x.get(), &dtype));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(x.get(), &device_type));

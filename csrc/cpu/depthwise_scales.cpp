@@ -6,25 +6,16 @@
 // rows, `dilation` apart; see the op's README for the counts.
 #include "cpu/depthwise_scales.h"
 
-#include "common/epilogue.h"
 #include "cpu/denormals.h"
-#include "cpu/vec.h"
+#include "cpu/depthwise_rows.h"
 
 namespace lmwp::LMWP_ISA {
 namespace {
 
-constexpr int kRows = 4;
 constexpr int kMaxKernel = 7;
-constexpr int64_t kNarrowest = 4;             // lanes of the narrowest vectors
-constexpr int64_t kAlign = 16;                // floats in a cache line
 constexpr int64_t kTaskOutputs = 32768;       // enough work to be worth a task
 constexpr int64_t kRingFloats = 4096;         // half of a first-level cache
 constexpr int64_t kInterleavedTaskRows = 16;  // keeps all channels of a band in cache
-
-inline int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-inline int64_t align(int64_t floats) { return ceil_div(floats, kAlign) * kAlign; }
 
 // How one branch is cut into tasks and laid out in scratch.
 struct Plan {
@@ -101,126 +92,6 @@ int64_t scratch_floats(const DepthwiseProblem& problem) {
     floats = max(floats, scratch_floats(make_plan(problem, branch), branch));
   }
   return floats;
-}
-
-constexpr bool is_float32(const float*) { return true; }
-constexpr bool is_float32(const void*) { return false; }
-
-// Reads `count` elements as float32; below a whole vector of them, zeros follow up to one.
-// Elements before `end` may be read though they are not wanted.
-template <typename T>
-void read_row(const T* x, int64_t step, int64_t count, const T* end, float* to) {
-  if (step != 1) {
-    for (int64_t c = 0; c < count; c += kLanes) {
-      T buffer[kLanes] = {};
-      for (int64_t i = 0; i < min(kLanes, count - c); ++i) buffer[i] = x[(c + i) * step];
-      store(to + c, widen(buffer));
-    }
-  } else if (count >= kLanes) {
-    for (int64_t begin = 0; begin < count; begin += kLanes) {
-      const int64_t c = min(begin, count - kLanes);
-      store(to + c, widen(x + c));
-    }
-  } else if (end - x >= kLanes) {
-    store(to, keep_first(widen(x), count));
-  } else {
-    store(to, widen_partial(x, count));
-  }
-}
-
-template <typename T>
-void write_row(const float* from, int64_t count, T* y, int64_t step) {
-  if (step != 1) {
-    for (int64_t c = 0; c < count; c += kLanes) {
-      T buffer[kLanes];
-      narrow(load<Vec>(from + c), buffer);
-      for (int64_t i = 0; i < min(kLanes, count - c); ++i) y[(c + i) * step] = buffer[i];
-    }
-  } else if (count >= kLanes) {
-    for (int64_t begin = 0; begin < count; begin += kLanes) {
-      const int64_t c = min(begin, count - kLanes);
-      narrow(load<Vec>(from + c), y + c);
-    }
-  } else {
-    narrow_partial(load<Vec>(from), y, count);
-  }
-}
-
-// Splits `count` columns, zero padded to two whole vectors, into even and odd ones.
-void split_columns(const float* from, int64_t count, float* even, float* odd) {
-  for (int64_t c = 0; c < count; c += 2 * kLanes) {
-    const Vec a = load<Vec>(from + c), b = load<Vec>(from + c + kLanes);
-    store(even + c / 2, even_lanes(a, b));
-    store(odd + c / 2, odd_lanes(a, b));
-  }
-}
-
-struct Channel {
-  const float* weight;
-  float scale, shift, slope;
-};
-
-// Columns [0, width) of T output rows, in steps of `lanes`. rows[r] are the input rows they share,
-// dilation apart. The last step moves back to end at `width`, or stays where `width` is below
-// `lanes`, and then writes whole vectors beyond it.
-template <int K, int S, int T, int lanes>
-void depthwise_rows(const float* const* rows, const int64_t* tap, const Channel& channel,
-                    int64_t width, float* const* out) {
-  using V = FloatVec<lanes>;
-  constexpr int kShared = S * (T - 1) + K;
-  // Local copies: the stores below could otherwise alias them.
-  const float* row[kShared];
-  for (int r = 0; r < kShared; ++r) row[r] = rows[r];
-  int64_t column[K];
-  for (int j = 0; j < K; ++j) column[j] = tap[j];
-  V weight[K][K];
-  for (int i = 0; i < K; ++i) {
-    for (int j = 0; j < K; ++j) weight[i][j] = broadcast<V>(channel.weight[i * K + j]);
-  }
-  const V scale = broadcast<V>(channel.scale);
-  const V shift = broadcast<V>(channel.shift);
-  const V slope = broadcast<V>(channel.slope);
-  float* to[T];
-  for (int t = 0; t < T; ++t) to[t] = out[t];
-
-  for (int64_t begin = 0; begin < width; begin += lanes) {
-    const int64_t c = max(0, min(begin, width - lanes));
-    V sum[T] = {};
-#pragma GCC unroll 8
-    for (int j = 0; j < K; ++j) {
-#pragma GCC unroll 16
-      for (int r = 0; r < kShared; ++r) {
-        const V x = load<V>(row[r] + column[j] + c);
-#pragma GCC unroll 8
-        for (int t = 0; t < T; ++t) {
-          if (r >= S * t && r < S * t + K) sum[t] += weight[r - S * t][j] * x;
-        }
-      }
-    }
-#pragma GCC unroll 8
-    for (int t = 0; t < T; ++t) store(to[t] + c, affine_prelu(sum[t], scale, shift, slope));
-  }
-}
-
-using RowsFunction = void (*)(const float* const*, const int64_t*, const Channel&, int64_t,
-                              float* const*);
-
-// The widest vectors that fit into `width` columns, else the narrowest.
-template <int T, int lanes = kLanes>
-RowsFunction rows_function(int kernel, int64_t row_step, int64_t width) {
-  if constexpr (lanes > kNarrowest) {
-    if (width < lanes) return rows_function<T, lanes / 2>(kernel, row_step, width);
-  }
-  switch (kernel) {
-    case 1:
-      return row_step == 1 ? depthwise_rows<1, 1, T, lanes> : depthwise_rows<1, 2, T, lanes>;
-    case 3:
-      return row_step == 1 ? depthwise_rows<3, 1, T, lanes> : depthwise_rows<3, 2, T, lanes>;
-    case 5:
-      return row_step == 1 ? depthwise_rows<5, 1, T, lanes> : depthwise_rows<5, 2, T, lanes>;
-    default:
-      return row_step == 1 ? depthwise_rows<7, 1, T, lanes> : depthwise_rows<7, 2, T, lanes>;
-  }
 }
 
 // Runs the tasks of one branch with elements of type T.

@@ -3,9 +3,9 @@
 
 #include <stdint.h>
 
-namespace lmwp {
+#include "cpu/dtype.h"
 
-enum class Dtype { float32, float16, bfloat16 };
+namespace lmwp {
 
 // One branch; strides count elements. scale, shift and slope are null where absent.
 struct DepthwiseBranch {

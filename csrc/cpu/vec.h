@@ -144,17 +144,40 @@ static inline void narrow(Vec v, float* to) { store(to, v); }
 #if LMWP_VECTOR_BYTES == 64
 #define LMWP_EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
 #define LMWP_ODD 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
+#define LMWP_LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define LMWP_HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#define LMWP_BEFORE 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30
+#define LMWP_AFTER 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16
 #elif LMWP_VECTOR_BYTES == 32
 #define LMWP_EVEN 0, 2, 4, 6, 8, 10, 12, 14
 #define LMWP_ODD 1, 3, 5, 7, 9, 11, 13, 15
+#define LMWP_LOW 0, 8, 1, 9, 2, 10, 3, 11
+#define LMWP_HIGH 4, 12, 5, 13, 6, 14, 7, 15
+#define LMWP_BEFORE 7, 8, 9, 10, 11, 12, 13, 14
+#define LMWP_AFTER 1, 2, 3, 4, 5, 6, 7, 8
 #else
 #define LMWP_EVEN 0, 2, 4, 6
 #define LMWP_ODD 1, 3, 5, 7
+#define LMWP_LOW 0, 4, 1, 5
+#define LMWP_HIGH 2, 6, 3, 7
+#define LMWP_BEFORE 3, 4, 5, 6
+#define LMWP_AFTER 1, 2, 3, 4
 #endif
 
 // Every second lane of a followed by b.
 static inline Vec even_lanes(Vec a, Vec b) { return __builtin_shufflevector(a, b, LMWP_EVEN); }
 static inline Vec odd_lanes(Vec a, Vec b) { return __builtin_shufflevector(a, b, LMWP_ODD); }
+
+// Lanes of a and b in turns: those of their lower halves, then those of their upper ones.
+static inline Vec interleave_low(Vec a, Vec b) { return __builtin_shufflevector(a, b, LMWP_LOW); }
+static inline Vec interleave_high(Vec a, Vec b) { return __builtin_shufflevector(a, b, LMWP_HIGH); }
+
+// b moved up by one lane, behind the last of a; a moved down by one, before the first of b.
+static inline Vec one_before(Vec a, Vec b) { return __builtin_shufflevector(a, b, LMWP_BEFORE); }
+static inline Vec one_after(Vec a, Vec b) { return __builtin_shufflevector(a, b, LMWP_AFTER); }
+
+// The larger of each pair of lanes; NaN where either is.
+static inline Vec larger(Vec a, Vec b) { return (a > b) | (a != a) ? a : b; }
 
 // The first `count` lanes of v, zeros in the others.
 static inline Vec keep_first(Vec v, int64_t count) {

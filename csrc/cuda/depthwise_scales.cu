@@ -71,8 +71,8 @@ Tensors depthwise_scales(const Tensors& xs, const Tensors& weights, const Tensor
     branch.channels = x.size(1);
     branch.height = x.size(2);
     branch.width = x.size(3);
-    ys.push_back(
-        empty_like_layout(x, ceil_div(branch.height, stride), ceil_div(branch.width, stride)));
+    ys.push_back(empty_like_layout(x, x.size(1), ceil_div(branch.height, stride),
+                                   ceil_div(branch.width, stride)));
     branch.x = x.const_data_ptr();
     branch.y = ys[b].mutable_data_ptr();
     for (int d = 0; d < 4; ++d) {

@@ -7,6 +7,7 @@ from torch import Tensor
 
 Affine = Sequence[tuple[Tensor, Tensor]]
 
+_SIXTEEN_BIT = (torch.float16, torch.bfloat16)
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -51,36 +52,54 @@ def check_branches(op: str, xs: Sequence[Tensor], channels: Sequence[int] | None
             raise argument_error(op, f"xs[{b}]", f"{channels[b]} channels", x.shape[1])
 
 
-def check_weight(op: str, argument: str, weight: Tensor, like: Tensor) -> None:
-    """A weight lies on the device of the features and, outside autocast, has their dtype."""
-    if weight.device != like.device:
-        raise argument_error(op, argument, f"device {like.device} like xs", weight.device)
-    if weight.dtype != like.dtype and not _autocasts(like.device.type):
-        raise argument_error(op, argument, f"{like.dtype} like xs", weight.dtype)
+def fits(parameter: Tensor, shape: tuple[int, ...], like: Tensor) -> bool:
+    """Whether `check_parameter` certainly has nothing to say; costs little, names nothing."""
+    same_dtype: bool = parameter.dtype == like.dtype
+    return same_dtype and parameter.shape == shape and parameter.device == like.device
+
+
+def check_parameter(
+    op: str, argument: str, parameter: Tensor, shape: tuple[int, ...], like: Tensor
+) -> None:
+    """A parameter has `shape`, and the device and dtype of the features; with 16-bit ones it may
+    be float32."""
+    if tuple(parameter.shape) != shape:
+        raise argument_error(op, argument, f"shape {list(shape)}", list(parameter.shape))
+    if parameter.device != like.device:
+        raise argument_error(op, argument, f"device {like.device} like xs", parameter.device)
+    sixteen_bit = like.dtype in _SIXTEEN_BIT or _autocasts(like.device.type)
+    if parameter.dtype != like.dtype and not (sixteen_bit and parameter.dtype == torch.float32):
+        expected = f"{like.dtype} like xs" + (" or float32" if sixteen_bit else "")
+        raise argument_error(op, argument, expected, parameter.dtype)
 
 
 def _autocasts(device_type: str) -> bool:
     return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
 
 
+def split_affine(op: str, affine: Affine | None) -> tuple[list[Tensor], list[Tensor]]:
+    """The scales and the shifts of `affine`; raises ValueError unless its entries are pairs."""
+    for b, pair in enumerate(affine or ()):
+        if len(pair) != 2:
+            raise argument_error(op, f"affine[{b}]", "a pair (scale, shift)", f"{len(pair)} values")
+    return [scale for scale, _ in affine or ()], [shift for _, shift in affine or ()]
+
+
 def check_epilogue(
-    op: str, affine: Affine | None, slope: Sequence[Tensor] | None, channels: Sequence[int]
+    op: str,
+    scale: Sequence[Tensor],
+    shift: Sequence[Tensor],
+    slope: Sequence[Tensor],
+    channels: Sequence[int],
+    like: Tensor,
 ) -> None:
-    """`affine` and `slope` hold one entry per present output branch, each of its width."""
-    for argument, given in (("affine", affine), ("slope", slope)):
-        if given is not None and len(given) != len(channels):
+    """Each list is empty or holds one entry per present output branch, of its width."""
+    for argument, given in (("affine", scale), ("affine", shift), ("slope", slope)):
+        if given and len(given) != len(channels):
             expected = f"{len(channels)} entries, one per output branch"
             raise argument_error(op, argument, expected, len(given))
-    for b, width in enumerate(channels):
-        if affine is not None:
-            if len(affine[b]) != 2:
-                raise argument_error(op, f"affine[{b}]", "a (scale, shift) pair", len(affine[b]))
-            for name, values in zip(("scale", "shift"), affine[b], strict=True):
-                _check_vector(op, f"affine[{b}] {name}", values, width)
-        if slope is not None:
-            _check_vector(op, f"slope[{b}]", slope[b], width)
-
-
-def _check_vector(op: str, argument: str, values: Tensor, width: int) -> None:
-    if values.shape != (width,):
-        raise argument_error(op, argument, f"shape [{width}]", list(values.shape))
+    named = (("affine[{}] scale", scale), ("affine[{}] shift", shift), ("slope[{}]", slope))
+    for name, given in named:
+        for b, values in enumerate(given):
+            if not fits(values, (channels[b],), like):
+                check_parameter(op, name.format(b), values, (channels[b],), like)

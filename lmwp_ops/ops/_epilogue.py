@@ -1,4 +1,7 @@
-"""The epilogue the ops share: per-channel affine (a folded batch norm), then PReLU."""
+"""The epilogue the ops share: per-channel affine (a folded batch norm), then PReLU.
+
+scale, shift and slope hold one [C] per branch, or nothing, which leaves that step out.
+"""
 
 from collections.abc import Sequence
 
@@ -6,24 +9,69 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lmwp_ops.ops._arguments import Affine
+Parameters = Sequence[Tensor]
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """What a reference computes 16-bit features in: float32, on a GPU their own dtype."""
+    return x.dtype if x.dtype == torch.float64 or x.is_cuda else torch.float32
+
+
+def output_dtype(x: Tensor, y: Tensor) -> torch.dtype:
+    """That of the features; under autocast, in decomposed code, whatever torch made of them."""
+    autocast = torch.amp.is_autocast_available(x.device.type)
+    return y.dtype if autocast and torch.is_autocast_enabled(x.device.type) else x.dtype
 
 
 def apply_epilogue(
-    ys: Sequence[Tensor], affine: Affine | None, slope: Sequence[Tensor] | None
-) -> list[Tensor]:
-    """`prelu(scale * y + shift)` per branch; a missing `affine` or `slope` is the identity.
+    z: Tensor, b: int, scale: Parameters, shift: Parameters, slope: Parameters
+) -> Tensor:
+    """`prelu(scale * z + shift)` of branch `b` with z [N, C, H, W].
 
-    Computed in the wider of the dtypes of `y` and the parameters, returned in that of `y`.
+    Computed in the wider of the dtypes of `z` and the parameters, returned in that of `z`.
     """
-    outputs = []
-    for b, y in enumerate(ys):
-        dtype = y.dtype
-        if affine is not None:
-            scale, shift = affine[b]
-            y = y * scale[:, None, None] + shift[:, None, None]
-        if slope is not None:
-            wide = torch.promote_types(y.dtype, slope[b].dtype)
-            y = F.prelu(y.to(wide), slope[b].to(wide))
-        outputs.append(y.to(dtype))
-    return outputs
+    y = z
+    if scale:
+        y = y * _per_channel(scale[b]) + _per_channel(shift[b])
+    if slope:
+        wide = torch.promote_types(y.dtype, slope[b].dtype)
+        y = F.prelu(y.to(wide), slope[b].to(wide))
+    return y.to(z.dtype)
+
+
+def epilogue_backward(
+    grad: Tensor,
+    z: Tensor | None,
+    b: int,
+    scale: Parameters,
+    shift: Parameters,
+    slope: Parameters,
+    wanted: Sequence[bool],
+) -> tuple[Tensor, tuple[Tensor | None, Tensor | None, Tensor | None]]:
+    """The gradient of z, and those of (scale, shift, slope) that are `wanted`.
+
+    With u = scale * z + shift: du = dy where u > 0, else slope * dy; dslope sums dy * u where
+    u <= 0; dscale sums du * z; dshift sums du; dz is scale * du. `z` is needed where there is a
+    slope or the gradient of the scale is wanted.
+    """
+    dims = (0, 2, 3)
+    wants_scale, wants_shift, wants_slope = wanted
+    grad_scale = grad_shift = grad_slope = None
+    du = grad
+    if slope:
+        assert z is not None
+        u = z * _per_channel(scale[b]) + _per_channel(shift[b]) if scale else z
+        if wants_slope:
+            grad_slope = torch.where(u > 0, 0, du * u).sum(dims).to(slope[b].dtype)  # [C]
+        du = torch.where(u > 0, du, du * _per_channel(slope[b]))
+    if wants_shift:
+        grad_shift = du.sum(dims).to(shift[b].dtype)
+    if wants_scale:
+        assert z is not None
+        grad_scale = (du * z).sum(dims).to(scale[b].dtype)
+    dz = du * _per_channel(scale[b]) if scale else du
+    return dz.to(grad.dtype), (grad_scale, grad_shift, grad_slope)
+
+
+def _per_channel(parameter: Tensor) -> Tensor:
+    return parameter.view(-1, 1, 1)  # [C, 1, 1]

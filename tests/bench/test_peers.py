@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import lmwp_ops
 from lmwp_bench import accuracy
 from lmwp_bench.measure import Case, CaseRun
+from lmwp_bench.networks import bench_network, make_network
 from lmwp_bench.peers import pytorch
 from lmwp_bench.peers.network import NETWORK_PEERS, network_variants, peers_for
 from lmwp_bench.peers.task import NetworkTask
@@ -58,7 +59,8 @@ def rows_of(names: list[str], images: Tensor) -> dict[str, Row]:
 
 
 def test_every_runtime_agrees_with_the_float64_network() -> None:
-    rows = rows_of(peers_for("cpu", ours=True), torch.randn(1, 3, 32, 32))
+    names = [name for name in peers_for("cpu", ours=True) if name != "lmwp-fused"]
+    rows = rows_of(names, torch.randn(1, 3, 32, 32))
     assert len(rows) == 7
     for name, row in rows.items():
         assert row.status == "ok", f"{name}: {row.reason}"
@@ -68,6 +70,17 @@ def test_every_runtime_agrees_with_the_float64_network() -> None:
     assert rows["lmwp-modules"].launches
     assert rows["lmwp-modules"].launches < rows["eager"].launches
     assert rows["compile"].launches is None
+
+
+def test_the_fused_network_agrees_or_says_whom_it_takes() -> None:
+    names = ["eager", "lmwp-fused"]
+    assert "expected a CSNet" in (
+        rows_of(names, torch.randn(1, 3, 32, 32))["lmwp-fused"].reason or ""
+    )
+    model = make_network(bench_network("csnet-l-x1"), (32, 32))
+    images = torch.randn(1, 3, 32, 32)
+    compute = NETWORK_PEERS["lmwp-fused"].run(NetworkTask(model, [images], threads=1))
+    torch.testing.assert_close(compute(0)[0], model(images))
 
 
 def test_a_batch_that_ncnn_does_not_take() -> None:
@@ -104,7 +117,7 @@ def test_eager_runs_no_op_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object) -> None:
         raise AssertionError("an op of lmwp_ops was called")
 
-    monkeypatch.setattr("lmwp_ops._dispatch.run", refuse)
+    monkeypatch.setattr("lmwp_ops._dispatch._choose", refuse)
     task = NetworkTask(Small().eval(), [torch.randn(1, 3, 32, 32)], 1)
     assert pytorch.eager(task)(0)[0].shape == (1, 1, 32, 32)
     with pytest.raises(AssertionError, match="was called"):

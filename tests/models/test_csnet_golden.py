@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from lmwp_models.csnet import CSNet
 from lmwp_models.importer import import_csnet
+from lmwp_models.inference import optimize_for_inference
 from lmwp_models.registry import create_model
 from lmwp_models.weights import load_model
 
@@ -75,6 +76,15 @@ def test_logits(golden, images, released, name):
         assert len(expected.files) == 5
         for key in expected.files:
             got = model(images[key.removeprefix("logits/")]).numpy()
+            assert np.abs(got - expected[key]).max() < TOLERANCE, key
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_logits_of_the_fused_network(golden, images, released, name):
+    fused = optimize_for_inference(released(name))
+    with np.load(golden / f"{name}.logits.npz") as expected:
+        for key in expected.files:
+            got = fused(images[key.removeprefix("logits/")]).numpy()
             assert np.abs(got - expected[key]).max() < TOLERANCE, key
 
 

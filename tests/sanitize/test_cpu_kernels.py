@@ -1,5 +1,6 @@
 """The CPU kernels under the address and undefined-behaviour sanitizers."""
 
+import itertools
 import os
 import platform
 import shutil
@@ -32,17 +33,20 @@ def processor_flags() -> set[str]:
     return set(lines[0].split()) if lines else set()
 
 
-@pytest.fixture(scope="module", params=INSTRUCTION_SETS)
+KERNELS = ("depthwise_scales", "multiscale_conv")
+
+
+@pytest.fixture(scope="module", params=itertools.product(KERNELS, INSTRUCTION_SETS), ids="-".join)
 def driver(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The driver, built for one instruction set."""
+    """The driver of a kernel, built for one instruction set."""
     if shutil.which("g++") is None:
         pytest.skip("g++ is not installed")
-    isa = request.param
+    kernel, isa = request.param
     architecture, needed = INSTRUCTION_SETS[isa]
     if missing := set(needed) - processor_flags():
         pytest.skip(f"this processor has no {', '.join(sorted(missing))}")
-    program = tmp_path_factory.mktemp("sanitize") / f"depthwise_scales_{isa}"
-    sources = [HERE / "depthwise_scales_driver.cpp", CSRC / "cpu" / "depthwise_scales.cpp"]
+    program = tmp_path_factory.mktemp("sanitize") / f"{kernel}_{isa}"
+    sources = [HERE / f"{kernel}_driver.cpp", CSRC / "cpu" / f"{kernel}.cpp"]
     command = ["g++", *FLAGS, architecture, f"-DLMWP_ISA={isa}", f"-I{CSRC}", *sources]
     done = subprocess.run([*command, "-o", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -54,7 +58,7 @@ def run(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([program, *arguments], env=environment, capture_output=True, text=True)
 
 
-def test_depthwise_scales(driver: Path) -> None:
+def test_every_problem_is_right_and_in_bounds(driver: Path) -> None:
     done = run(driver)
     assert done.returncode == 0, done.stderr
 
@@ -62,4 +66,4 @@ def test_depthwise_scales(driver: Path) -> None:
 def test_a_missing_element_is_caught(driver: Path) -> None:
     done = run(driver, "fault")
     assert done.returncode != 0
-    assert "heap-buffer-overflow" in done.stderr
+    assert "AddressSanitizer" in done.stderr

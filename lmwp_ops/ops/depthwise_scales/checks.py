@@ -46,16 +46,6 @@ def _check_feature(name: str, x: Tensor, first: Tensor) -> None:
         _fail(name, expected, f"shape {list(x.shape)}")
 
 
-def split_affine(
-    affine: Sequence[Sequence[Tensor]] | None,
-) -> tuple[list[Tensor], list[Tensor]]:
-    """The scales and the shifts of `affine`; raises ValueError unless its entries are pairs."""
-    for b, pair in enumerate(affine or ()):
-        if len(pair) != 2:
-            _fail(f"affine[{b}]", "a pair (scale, shift)", f"{len(pair)} values")
-    return [scale for scale, _ in affine or ()], [shift for _, shift in affine or ()]
-
-
 def check(
     xs: Sequence[Tensor],
     weights: Sequence[Tensor],

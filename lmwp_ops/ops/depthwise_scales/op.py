@@ -1,22 +1,23 @@
 """Registration of `depthwise_scales`: schema, fake, autograd, autocast and backends."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lmwp_ops import _dispatch, _loader
+from lmwp_ops import _dispatch
 from lmwp_ops._layout import empty_like_layout
 from lmwp_ops._library import LIBRARY, define
-from lmwp_ops.ops.depthwise_scales import reference
-from lmwp_ops.ops.depthwise_scales.checks import (
-    check,
-    check_gradients,
-    output_shape,
-    split_affine,
+from lmwp_ops._registration import (
+    compiled_candidate,
+    invoke,
+    refuse_double_backward,
+    register_autocast,
 )
+from lmwp_ops.ops._arguments import split_affine
+from lmwp_ops.ops.depthwise_scales import reference
+from lmwp_ops.ops.depthwise_scales.checks import check, check_gradients, output_shape
 
 Tensors = list[Tensor]
 Gradients = tuple[Tensors, Tensors, Tensors, Tensors, Tensors]
@@ -76,7 +77,7 @@ def depthwise_scales(
     if _dispatch.is_decomposed():
         check(*args)
         return reference.forward(*args)
-    return torch.ops.lmwp_ops.depthwise_scales.default(*args)
+    return invoke("depthwise_scales", check, args)
 
 
 def _bind(
@@ -88,7 +89,7 @@ def _bind(
     affine: Sequence[tuple[Tensor, Tensor]] | None = None,
     slope: Sequence[Tensor] | None = None,
 ) -> tuple[Tensors, Tensors, Tensors, Tensors, Tensors, int, int]:
-    scale, shift = split_affine(affine)
+    scale, shift = split_affine("depthwise_scales", affine)
     return list(xs), list(weights), scale, shift, list(slope or ()), stride, dilation
 
 
@@ -170,57 +171,21 @@ def _differentiate(ctx: Any, grads: Tensors) -> tuple[Any, ...]:
     )
 
 
-def _refuse_double_backward(ctx: Any, *grads: Any) -> None:
-    raise NotImplementedError(
-        "depthwise_scales: can be differentiated once only; "
-        "a gradient of its gradient was asked for (create_graph=True)"
-    )
-
-
-def _autocast(device_type: str, *args: Any) -> Tensors:
-    dtype = torch.get_autocast_dtype(device_type)
-    xs = [x.to(dtype) if x.is_floating_point() and x.dtype != torch.float64 else x for x in args[0]]
-    keys = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, f"Autocast{device_type.upper()}"))
-    with torch._C._ExcludeDispatchKeyGuard(keys):
-        return torch.ops.lmwp_ops.depthwise_scales.default(xs, *args[1:])
-
-
-def _refuse_compiled(device_type: str, xs: Tensors, *_: Any) -> str | None:
-    if xs[0].device.type != device_type:
-        return f"it runs on {device_type}; xs is on {xs[0].device.type}"
-    if xs[0].dtype == torch.float64:
-        return "it computes in float32; xs is float64"
-    return None
-
-
 LIBRARY.impl("depthwise_scales", _forward, "CompositeExplicitAutograd")
 LIBRARY.impl("depthwise_scales_backward", _backward, "CompositeExplicitAutograd")
-LIBRARY.impl("depthwise_scales", partial(_autocast, "cpu"), "AutocastCPU")
-LIBRARY.impl("depthwise_scales", partial(_autocast, "cuda"), "AutocastCUDA")
+register_autocast("depthwise_scales")
 for _name in ("depthwise_scales", "depthwise_scales_cpp", "depthwise_scales_cuda"):
     torch.library.register_fake(f"lmwp_ops::{_name}", _fake_forward, lib=LIBRARY)
 torch.library.register_fake("lmwp_ops::depthwise_scales_backward", _fake_backward, lib=LIBRARY)
 torch.library.register_autograd(
     "lmwp_ops::depthwise_scales", _differentiate, setup_context=_setup_context, lib=LIBRARY
 )
-torch.library.register_autograd(
-    "lmwp_ops::depthwise_scales_backward", _refuse_double_backward, lib=LIBRARY
-)
+refuse_double_backward("depthwise_scales")
 _dispatch.register(
     "depthwise_scales",
     [
-        _dispatch.Candidate(
-            "cuda",
-            torch.ops.lmwp_ops.depthwise_scales_cuda.default,
-            unavailable=_loader.status()["_C_cuda"],
-            refuse=partial(_refuse_compiled, "cuda"),
-        ),
-        _dispatch.Candidate(
-            "cpp",
-            torch.ops.lmwp_ops.depthwise_scales_cpp.default,
-            unavailable=_loader.status()["_C"],
-            refuse=partial(_refuse_compiled, "cpu"),
-        ),
+        compiled_candidate("depthwise_scales", "cuda"),
+        compiled_candidate("depthwise_scales", "cpp"),
         _dispatch.Candidate("reference", reference.forward),
     ],
     bind=_bind,

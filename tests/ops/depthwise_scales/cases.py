@@ -8,16 +8,13 @@ from torch.nn import functional as F
 
 import lmwp_ops
 
+from ..exactness import LAYOUTS, assert_as_exact, feature
+
 CHANNELS = (1, 3, 7, 10, 20, 33, 40, 80)
 SIZES = ((1, 1), (7, 7), (14, 14), (15, 17), (56, 56), (1, 130), (13, 13), (33, 2), (5, 4))
 KERNELS = (3, 5, 7, 1)
 DILATIONS = (1, 2, 4, 8, 16)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-LAYOUTS = (
-    *("nchw", "channels_last", "sliced", "sliced_channels_last"),
-    *("expanded", "transposed"),
-)
-
 Args = tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor], list[Tensor], int, int]
 
 
@@ -36,29 +33,6 @@ class Case:
         dtype = str(self.dtype).removeprefix("torch.")
         end = "" if self.epilogue else "-bare"
         return f"{shapes}-k{self.kernel}s{self.stride}d{self.dilation}-{dtype}-{self.layout}{end}"
-
-
-def feature(shape: tuple[int, int, int, int], dtype: torch.dtype, layout: str) -> Tensor:
-    """A random feature; the views are cut out of larger tensors full of NaN."""
-    n, c, h, w = shape
-    x = torch.randn(shape, dtype=torch.float64).to(dtype)
-    if layout == "channels_last":
-        return x.contiguous(memory_format=torch.channels_last)
-    if layout == "sliced":
-        whole = torch.full((n, c + 2, h + 1, w + 3), torch.nan, dtype=dtype)
-        whole[:, 1 : c + 1, :h, 2 : w + 2] = x
-        return whole[:, 1 : c + 1, :h, 2 : w + 2]
-    if layout == "sliced_channels_last":
-        whole = torch.full((n, c + 3, h, w), torch.nan, dtype=dtype)
-        whole = whole.contiguous(memory_format=torch.channels_last)
-        whole[:, 2 : c + 2] = x
-        return whole[:, 2 : c + 2]
-    if layout == "expanded":
-        return x[:, :, :, :1].expand(shape)
-    if layout == "transposed":
-        return x.transpose(2, 3).contiguous().transpose(2, 3)
-    assert layout == "nchw"
-    return x
 
 
 def draw(case: Case, parameter_dtype: torch.dtype | None = None) -> Args:
@@ -101,14 +75,7 @@ def assert_as_exact_as_eager(got: list[Tensor], args: Args) -> None:
 
     The truth is computed on the CPU, wherever `got` and `args` are.
     """
-    for y, plain, truth in zip(got, eager(args), eager(double(args)), strict=True):
-        assert y.shape == truth.shape
-        assert y.dtype == plain.dtype
-        if not y.numel():
-            continue
-        floor = torch.finfo(y.dtype).eps * truth.abs().max().clamp(min=1)
-        error, plain_error = ((t.cpu().double() - truth).abs().max() for t in (y, plain))
-        assert error <= 2 * plain_error + floor
+    assert_as_exact(got, eager(args), eager(double(args)))
 
 
 def grid() -> list[Case]:

@@ -1,17 +1,12 @@
 """The compiled CPU kernel: every instruction set, and refusals of arguments it cannot take."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 from lmwp_ops import _loader
 
-from .cases import Case, draw
+from ..instruction_sets import INSTRUCTION_SETS, run_under
+from .cases import Case, double, draw, eager
 
 pytestmark = pytest.mark.skipif(
     _loader.status()["_C"] is not None, reason=str(_loader.status()["_C"])
@@ -27,8 +22,6 @@ CASES = [
 
 def worst_errors() -> dict[str, float]:
     """Largest error of each case in units of its dtype's rounding of the largest value."""
-    from .cases import double, eager
-
     errors = {}
     for case in CASES:
         torch.manual_seed(0)
@@ -42,27 +35,9 @@ def worst_errors() -> dict[str, float]:
     return errors
 
 
-@pytest.mark.parametrize("capability", ["sse42", "avx2", "avx512"])
+@pytest.mark.parametrize("capability", INSTRUCTION_SETS)
 def test_every_instruction_set(capability: str) -> None:
-    """A processor without the set runs the next lesser one, so the test holds anywhere."""
-    code = (
-        "import importlib.util, json, sys, pathlib\n"
-        "folder = pathlib.Path(sys.argv[1])\n"
-        "package = importlib.util.spec_from_loader('cases_of_op', None, is_package=True)\n"
-        "module = importlib.util.module_from_spec(package)\n"
-        "module.__path__ = [str(folder)]\n"
-        "sys.modules['cases_of_op'] = module\n"
-        "from cases_of_op.test_cpu_kernel import worst_errors\n"
-        "print(json.dumps(worst_errors()))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(Path(__file__).parent)],
-        env={**os.environ, "LMWP_OPS_CPU_CAPABILITY": capability, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    errors = json.loads(done.stdout)
+    errors = run_under(capability, "depthwise_scales.test_cpu_kernel", "worst_errors")
     assert len(errors) == len(CASES)
     assert max(errors.values()) < 6
 

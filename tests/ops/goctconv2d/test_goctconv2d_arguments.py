@@ -29,7 +29,7 @@ BAD = [
     ([A, B], W, [2, 3], [2, 2], {"down": "avg"}, r"down: expected 'max' or 'bilinear', got 'avg'"),
     ([A, B], W, [2, 3], [2, 2], {"slope": [_x(2)]}, r"slope: expected 2 entries, .* got 1"),
     ([A, B], W, [2, 3], [2, 2], {"slope": [_x(2), _x(1)]}, r"slope\[1\]: expected shape \[2\]"),
-    ([A, B], W, [2, 3], [2, 2], {"affine": [(_x(2),)] * 2}, r"affine\[0\]: expected a \(sc"),
+    ([A, B], W, [2, 3], [2, 2], {"affine": [(_x(2),)] * 2}, r"affine\[0\]: expected a pair"),
     ([A, B], W, [2, 3], [2, 2], {"affine": [(_x(2), _x(3))] * 2}, r"affine\[0\] shift: expected"),
     ([A, B], W, [2, 3], [2, 0, 2], {"cross_scale": False}, r"out_channels: expected 0 for branch"),
     ([A, _x(1, 3, 3, 2)], W, [2, 3], [2, 2], {}, r"xs, branch 1: expected 2 x 2, .* got 3 x 2"),

@@ -224,8 +224,8 @@ def test_autocast_takes_float32_weights_and_keeps_one_dtype():
     xs, weight = make(ins, outs, [(16, 12), (8, 6)], 1, dtype=torch.float32)
     exact = lmwp_ops.goctconv2d(xs, weight, ins, outs)
     xs = [x.bfloat16() for x in xs]
-    with pytest.raises(ValueError, match=r"goctconv2d: weight: expected torch.bfloat16"):
-        lmwp_ops.goctconv2d(xs, weight, ins, outs)
+    with pytest.raises(ValueError, match=r"goctconv2d: weight: expected torch.bfloat16 like xs or"):
+        lmwp_ops.goctconv2d(xs, weight.double(), ins, outs)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         ys = lmwp_ops.goctconv2d(xs, weight, ins, outs)
     for y, want in zip(ys, exact, strict=True):

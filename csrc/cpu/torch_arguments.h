@@ -1,0 +1,86 @@
+// What the torch-facing sources of the CPU kernels share.
+#pragma once
+
+#include <initializer_list>
+
+#include "common/cpu_capability.h"
+#include "common/memory_pool.h"
+#include "common/stable.h"
+#include "cpu/dtype.h"
+
+namespace lmwp {
+
+// `name` of the best instruction set that this processor has.
+#if defined(__x86_64__)
+#define LMWP_BEST_KERNEL(name)                                                \
+  (::lmwp::cpu_capability() == ::lmwp::CpuCapability::avx512 ? avx512::name() \
+   : ::lmwp::cpu_capability() == ::lmwp::CpuCapability::avx2 ? avx2::name()   \
+                                                             : sse42::name())
+#else
+#define LMWP_BEST_KERNEL(name) generic::name()
+#endif
+
+constexpr int64_t kPooledBytes = 1 << 16;  // below, the C library does not go to the system
+
+// An uninitialised [n, c, h, w] like empty_like_layout, in pooled memory where it is large.
+inline torch::stable::Tensor empty_output(const torch::stable::Tensor& x, int64_t c, int64_t h,
+                                          int64_t w) {
+  const std::array<int64_t, 4> sizes{x.size(0), c, h, w};
+  const std::size_t bytes = x.element_size() * sizes[0] * c * h * w;
+  if (bytes < kPooledBytes) return empty_like_layout(x, c, h, w);
+  void* const memory = take_memory(bytes);
+  return torch::stable::from_blob(memory, sizes, strides_like(x, c, h, w), x.device(),
+                                  x.scalar_type(),
+                                  [bytes](void* data) { give_memory(data, bytes); });
+}
+
+inline Dtype dtype_of(const char* op, const torch::stable::Tensor& x) {
+  switch (x.scalar_type()) {
+    case torch::headeronly::ScalarType::Float:
+      return Dtype::float32;
+    case torch::headeronly::ScalarType::Half:
+      return Dtype::float16;
+    case torch::headeronly::ScalarType::BFloat16:
+      return Dtype::bfloat16;
+    default:
+      STD_TORCH_CHECK(false, op, ": xs: expected float32, float16 or bfloat16");
+  }
+}
+
+// A parameter of the given shape, in float32 or the dtype of x, as contiguous float32; what it
+// points to lives in `keep`.
+inline const float* parameter(const char* op, const torch::stable::Tensor& given,
+                              std::initializer_list<int64_t> shape, const torch::stable::Tensor& x,
+                              Tensors& keep) {
+  using torch::headeronly::ScalarType;
+  const ScalarType dtype = given.scalar_type();
+  bool fits = given.is_cpu() && given.dim() == static_cast<int64_t>(shape.size()) &&
+              (dtype == ScalarType::Float || dtype == x.scalar_type());
+  int64_t d = 0;
+  for (const int64_t size : shape) fits = fits && given.size(d++) == size;
+  STD_TORCH_CHECK(fits, op, ": a parameter has another shape, dtype or device than expected");
+  torch::stable::Tensor p = given;
+  if (dtype != ScalarType::Float) p = torch::stable::to(p, ScalarType::Float);
+  if (!p.is_contiguous()) p = torch::stable::contiguous(p);
+  keep.push_back(p);
+  return static_cast<const float*>(p.const_data_ptr());
+}
+
+// The same for entry i of a list; null where the list is empty.
+inline const float* parameter(const char* op, const Tensors& list, std::size_t i,
+                              std::initializer_list<int64_t> shape, const torch::stable::Tensor& x,
+                              Tensors& keep) {
+  if (list.empty()) return nullptr;
+  STD_TORCH_CHECK(i < list.size(), op, ": expected one parameter per branch");
+  return parameter(op, list[i], shape, x, keep);
+}
+
+// No list of an epilogue has another number of entries than there are outputs.
+inline void check_epilogue(const char* op, const Tensors& scale, const Tensors& shift,
+                           const Tensors& slope, std::size_t count) {
+  STD_TORCH_CHECK(scale.size() == shift.size() && (scale.empty() || scale.size() == count) &&
+                      (slope.empty() || slope.size() == count),
+                  op, ": expected one parameter per branch");
+}
+
+}  // namespace lmwp

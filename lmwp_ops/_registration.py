@@ -1,0 +1,82 @@
+"""What the registrations of all ops have in common.
+
+The first argument of every op is its list of branches, `xs`.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lmwp_ops import _dispatch, _loader
+from lmwp_ops._library import LIBRARY
+
+_DEVICES = ("cpu", "cuda")
+
+
+def invoke(op: str, check: Callable[..., None], args: tuple[Any, ...]) -> list[Tensor]:
+    """What a public function does with its op arguments.
+
+    Where nothing watches the call - no gradient, trace or autocast - the op is run at once: the
+    way through torch's dispatcher and back into Python costs more than a kernel on a small map.
+    """
+    xs = args[0]
+    if xs and not (
+        torch.is_grad_enabled()
+        or torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack()
+        or torch.is_autocast_enabled(xs[0].device.type)
+    ):
+        outputs: list[Tensor] = _dispatch.check_and_run(op, check, args)
+        return outputs
+    outputs = getattr(torch.ops.lmwp_ops, op).default(*args)
+    return outputs
+
+
+def register_autocast(op: str) -> None:
+    """Under autocast the branches are cast and the parameters are not."""
+    for device_type in _DEVICES:
+        LIBRARY.impl(op, partial(_autocast, op, device_type), f"Autocast{device_type.upper()}")
+
+
+def _autocast(op: str, device_type: str, *args: Any) -> list[Tensor]:
+    dtype = torch.get_autocast_dtype(device_type)
+    xs = [x.to(dtype) if x.is_floating_point() and x.dtype != torch.float64 else x for x in args[0]]
+    keys = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, f"Autocast{device_type.upper()}"))
+    with torch._C._ExcludeDispatchKeyGuard(keys):
+        outputs: list[Tensor] = getattr(torch.ops.lmwp_ops, op).default(xs, *args[1:])
+        return outputs
+
+
+def refuse_double_backward(op: str) -> None:
+    """A gradient of the gradient of `op` is an error."""
+
+    def refuse(ctx: Any, *grads: Any) -> None:
+        raise NotImplementedError(
+            f"{op}: can be differentiated once only; "
+            "a gradient of its gradient was asked for (create_graph=True)"
+        )
+
+    torch.library.register_autograd(f"lmwp_ops::{op}_backward", refuse, lib=LIBRARY)
+
+
+def compiled_candidate(op: str, backend: str) -> _dispatch.Candidate:
+    """The candidate that runs `<op>_cpp` or `<op>_cuda` of a compiled library."""
+    library, device_type = {"cpp": ("_C", "cpu"), "cuda": ("_C_cuda", "cuda")}[backend]
+    return _dispatch.Candidate(
+        backend,
+        getattr(torch.ops.lmwp_ops, f"{op}_{backend}").default,
+        unavailable=_loader.status()[library],
+        refuse=partial(_refuse_compiled, device_type),
+        validates=backend == "cpp",
+    )
+
+
+def _refuse_compiled(device_type: str, xs: list[Tensor], *_: Any) -> str | None:
+    if xs[0].device.type != device_type:
+        return f"it runs on {device_type}; xs is on {xs[0].device.type}"
+    if xs[0].dtype == torch.float64:
+        return "it computes in float32; xs is float64"
+    return None

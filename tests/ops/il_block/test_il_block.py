@@ -1,0 +1,192 @@
+"""lmwp_ops.il_block against the three layers it fuses."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.library import opcheck
+
+import lmwp_ops
+from lmwp_ops import _loader
+from lmwp_ops.ops.il_block import reference
+
+from ..exactness import LAYOUTS, assert_as_exact
+from ..goctconv2d import cases
+from ..goctconv2d.cases import DTYPES, Case, in_dtype
+from ..instruction_sets import INSTRUCTION_SETS, run_under
+
+op = torch.ops.lmwp_ops.il_block.default
+
+# The blocks of CSNet, whole and pruned: stage entries and ends, odd widths, maps of many bands.
+CASES = [
+    Case((3,), (8, 10), (48, 64), 3),
+    Case((10, 10), (10, 10), (200, 112)),
+    Case((9, 10), (10, 7), (32, 48), layout="channels_last"),
+    Case((18, 12), (28, 21), (64, 56), 3, entry_pool=True),
+    Case((20, 12), (34,), (56, 56)),
+    Case((38,), (18, 29), (28, 28), 3, entry_pool=True),
+    Case((25, 24), (26, 20), (14, 14), batch=3),
+    Case((26, 20), (50,), (6, 2)),
+    Case((4, 3, 2), (3, 4, 5), (8, 12), 3),
+    Case((0, 6), (0, 7), (16, 10)),
+    Case((5,), (3, 2), (2, 2)),
+    Case((5,), (3, 2), (8, 3), 3, layout="sliced"),
+    Case((6, 5), (5, 6), (20, 34), dtype=torch.float16),
+    Case((6, 5), (5, 6), (20, 34), 3, dtype=torch.bfloat16, layout="channels_last"),
+    Case((6, 5), (5, 6), (20, 34), epilogue=False),
+    Case((6, 5), (5, 6), (20, 34), batch=0),
+]
+
+
+def draw(case: Case) -> tuple[Any, ...]:
+    """Arguments of the op."""
+    xs, weight, *epilogue, ins, outs, entry_pool, _, _ = cases.draw(case)
+    widths = [c for c in case.outs if c]
+    depthwise = [0.5 * torch.randn(c, 1, 3, 3) for c in widths * 2]
+    ranges = ((0.5, 2), (-1, 1), (-0.2, 0.5))
+    for kind, (low, high) in zip(epilogue, ranges, strict=True):
+        if kind:
+            kind += [torch.empty(c).uniform_(low, high).to(case.dtype) for c in widths * 2]
+    depthwise = [w.to(case.dtype) for w in depthwise]
+    return (xs, weight, depthwise, *epilogue, ins, outs, entry_pool)
+
+
+def truth(args: tuple[Any, ...]) -> list[Tensor]:
+    return reference.forward(*in_dtype(args, torch.float64))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_is_as_exact_as_the_three_layers(case: Case) -> None:
+    args = draw(case)
+    assert_as_exact(op(*args), reference.forward(*args), truth(args), roundings=4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    ins=st.lists(st.integers(0, 12), min_size=1, max_size=3).filter(any),
+    outs=st.lists(st.integers(0, 12), min_size=1, max_size=3).filter(any),
+    height=st.integers(1, 9),
+    width=st.integers(1, 17),
+    kernel=st.sampled_from((1, 3)),
+    entry_pool=st.booleans(),
+    dtype=st.sampled_from(DTYPES),
+    layout=st.sampled_from(LAYOUTS),
+)
+def test_any_arguments(
+    ins: list[int],
+    outs: list[int],
+    height: int,
+    width: int,
+    kernel: int,
+    entry_pool: bool,
+    dtype: torch.dtype,
+    layout: str,
+) -> None:
+    size = (height * 8, width * 8)
+    options = {"entry_pool": entry_pool, "dtype": dtype, "layout": layout}
+    args = draw(Case(tuple(ins), tuple(outs), size, kernel, **options))
+    assert_as_exact(op(*args), reference.forward(*args), truth(args), roundings=4)
+
+
+def worst_errors() -> list[float]:
+    """Largest error of each case in units of its dtype's rounding of the largest value."""
+    errors = []
+    for case in CASES:
+        torch.manual_seed(0)
+        args = draw(case)
+        ys = torch.ops.lmwp_ops.il_block_cpp.default(*args)
+        for y, t in zip(ys, truth(args), strict=True):
+            if y.numel():
+                unit = t.abs().max() * torch.finfo(y.dtype).eps
+                errors.append(float((y.double() - t).abs().max() / unit))
+    return errors
+
+
+@pytest.mark.skipif(_loader.status()["_C"] is not None, reason=str(_loader.status()["_C"]))
+@pytest.mark.parametrize("capability", INSTRUCTION_SETS)
+def test_every_instruction_set(capability: str) -> None:
+    errors = run_under(capability, "il_block.test_il_block", "worst_errors")
+    assert errors
+    assert max(errors) < 8
+
+
+def test_results_do_not_depend_on_threads() -> None:
+    args = draw(Case((10, 12), (12, 9), (96, 112), 3, batch=2))
+    threads = torch.get_num_threads()
+    results = []
+    for n in (1, 2, 5):
+        torch.set_num_threads(n)
+        results.append(op(*args))
+    torch.set_num_threads(threads)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("case", [CASES[2], CASES[4], CASES[11], CASES[13], CASES[15]], ids=str)
+def test_opcheck(case: Case) -> None:
+    opcheck(op, draw(case))
+
+
+def public(case: Case, **changes: Any) -> list[Tensor]:
+    xs, weight, depthwise, scale, shift, slope, ins, outs, entry_pool = draw(case)
+    count = len(depthwise) // 2
+    stages = [slice(s * count, (s + 1) * count) for s in range(3)]
+    pairs = list(zip(scale, shift, strict=True))
+    arguments: dict[str, Any] = {
+        "xs": xs,
+        "weight": weight,
+        "in_channels": ins,
+        "out_channels": outs,
+        "depthwise": [depthwise[:count], depthwise[count:]],
+        "entry_pool": entry_pool,
+        "affine": [pairs[stage] for stage in stages],
+        "slope": [slope[stage] for stage in stages],
+        **changes,
+    }
+    return lmwp_ops.il_block(**arguments)
+
+
+def test_function_equals_the_op_and_its_decomposition() -> None:
+    case = Case((3, 2), (2, 3), (8, 6))
+    torch.manual_seed(0)
+    ys = public(case)
+    torch.manual_seed(0)
+    for y, expected in zip(ys, op(*draw(case)), strict=True):
+        assert torch.equal(y, expected)
+    torch.manual_seed(0)
+    with lmwp_ops.decomposed():
+        for y, expected in zip(public(case), ys, strict=True):
+            torch.testing.assert_close(y, expected)
+
+
+W = torch.zeros(2, 1, 3, 3)
+BAD = [
+    ({"depthwise": [[W, W]]}, r"depthwise: expected 2 lists, one per layer, got 1"),
+    ({"depthwise": [[W], [W]]}, r"depthwise\[0\]: expected 2 entries, one per output"),
+    ({"depthwise": [[W, W], [W, W]]}, r"depthwise\[0\]\[1\]: expected shape \[3, 1, 3, 3\], got"),
+    ({"affine": [[]]}, r"affine: expected 3 lists, one per layer, got 1"),
+    ({"slope": [[], [], []]}, r"slope\[0\]: expected 2 entries, one per output branch, got 0"),
+    ({"weight": torch.zeros(5, 5, 5, 5)}, r"weight: expected shape \[5, 5, k, k\]"),
+    ({"xs": [torch.zeros(1, 3, 8, 6)]}, r"xs: expected 2 tensors"),
+    ({"in_channels": [3, -2]}, r"in_channels: expected one non-negative int per branch"),
+    (
+        {"weight": torch.zeros(5, 5, 1, 1, requires_grad=True)},
+        r"weight: expected no tensor that requires a gradient, or torch.no_grad\(\)",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD)
+def test_bad_arguments_are_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=r"^il_block: " + message):
+        public(Case((3, 2), (2, 3), (8, 6)), **changes)
+
+
+def test_a_gradient_through_the_op_is_refused() -> None:
+    args = draw(Case((3, 2), (2, 3), (8, 6)))
+    args[0][0].requires_grad_()
+    with pytest.raises(ValueError, match=r"il_block: xs: expected no tensor that requires"):
+        op(*args)

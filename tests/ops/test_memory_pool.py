@@ -1,0 +1,58 @@
+"""Memory of outputs is kept for the next ones, up to a limit, and is never shared."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import lmwp_ops
+from lmwp_ops import _loader
+
+pytestmark = pytest.mark.skipif(
+    _loader.status()["_C"] is not None, reason=str(_loader.status()["_C"])
+)
+
+CODE = """
+import resource, torch, lmwp_ops
+xs, ws = [torch.randn(1, 8, 512, 512)], [torch.randn(8, 1, 3, 3)]
+for _ in range(4):
+    lmwp_ops.depthwise_scales(xs, ws)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    lmwp_ops.depthwise_scales(xs, ws)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 20)
+"""
+
+
+def faults_per_call(**environment: str) -> float:
+    done = subprocess.run(
+        [sys.executable, "-c", CODE],
+        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000", **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return float(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts page faults as Linux does")
+def test_reused_memory_costs_no_page_faults() -> None:
+    pages = 8 * 512 * 512 * 4 / 4096
+    assert faults_per_call() < pages / 10
+    assert faults_per_call(LMWP_OPS_POOL_MB="0") > pages / 2
+    assert faults_per_call(LMWP_OPS_POOL_MB="4") > pages / 2  # an output has 8 MiB
+
+
+def test_outputs_in_use_keep_their_memory() -> None:
+    xs = [torch.randn(1, 4, 128, 128)]
+    weights = [torch.randn(4, 1, 3, 3)]
+    expected = lmwp_ops.depthwise_scales(xs, weights)[0].clone()
+    kept = [lmwp_ops.depthwise_scales(xs, weights)[0] for _ in range(5)]
+    assert len({y.data_ptr() for y in kept}) == 5
+    view = kept.pop()[:, 1:3]
+    kept.clear()
+    for _ in range(6):
+        lmwp_ops.depthwise_scales([torch.zeros_like(xs[0])], weights)
+    assert torch.equal(view, expected[:, 1:3])
