@@ -22,7 +22,7 @@ def test_stored_results_are_whole_and_from_a_commit(path: Path) -> None:
 
 def test_tables_are_those_of_the_stored_results() -> None:
     stored = load_folder(RESULTS)
-    for name in ("models-cpu", "training-cpu"):
+    for name in ("models-cpu", "models-cpu-batch8", "models-cpu-batch8-threads2", "training-cpu"):
         assert markdown_table(stored[name]) in README
 
 
