@@ -3,7 +3,7 @@
 The first argument of every op is its list of branches, `xs`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -35,10 +35,58 @@ def invoke(op: str, check: Callable[..., None], args: tuple[Any, ...]) -> list[T
     return outputs
 
 
-def register_autocast(op: str) -> None:
-    """Under autocast the branches are cast and the parameters are not."""
+def register(
+    op: str,
+    *,
+    check: Callable[..., None],
+    fake: Callable[..., list[Tensor]],
+    reference: Callable[..., list[Tensor]],
+    compiled: Sequence[str],
+    bind: Callable[..., tuple[Any, ...]],
+) -> None:
+    """Give the defined op its implementation, fake, autocast and backends.
+
+    `check(*args)` raises for arguments that the op cannot compute; `compiled` are the backends
+    that a compiled library implements as `<op>_<backend>`, which is defined, too; `bind` turns the
+    arguments of the public function into those of the op.
+    """
+
+    def forward(*args: Any) -> list[Tensor]:
+        check(*args)
+        outputs: list[Tensor] = _dispatch.run(op, *args)
+        return outputs
+
+    LIBRARY.impl(op, forward, "CompositeExplicitAutograd")
     for device_type in _DEVICES:
         LIBRARY.impl(op, partial(_autocast, op, device_type), f"Autocast{device_type.upper()}")
+    for name in (op, *(f"{op}_{backend}" for backend in compiled)):
+        torch.library.register_fake(f"lmwp_ops::{name}", fake, lib=LIBRARY)
+    candidates = [_compiled_candidate(op, backend) for backend in compiled]
+    _dispatch.register(op, [*candidates, _dispatch.Candidate("reference", reference)], bind=bind)
+
+
+def register_gradient(
+    op: str,
+    *,
+    backward: Callable[..., Any],
+    fake: Callable[..., Any],
+    setup_context: Callable[..., None],
+    differentiate: Callable[..., Any],
+) -> None:
+    """Give the op its gradient, through the defined `<op>_backward`, and that op no gradient."""
+
+    def refuse(ctx: Any, *grads: Any) -> None:
+        raise NotImplementedError(
+            f"{op}: can be differentiated once only; "
+            "a gradient of its gradient was asked for (create_graph=True)"
+        )
+
+    LIBRARY.impl(f"{op}_backward", backward, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"lmwp_ops::{op}_backward", fake, lib=LIBRARY)
+    torch.library.register_autograd(
+        f"lmwp_ops::{op}", differentiate, setup_context=setup_context, lib=LIBRARY
+    )
+    torch.library.register_autograd(f"lmwp_ops::{op}_backward", refuse, lib=LIBRARY)
 
 
 def _autocast(op: str, device_type: str, *args: Any) -> list[Tensor]:
@@ -50,19 +98,7 @@ def _autocast(op: str, device_type: str, *args: Any) -> list[Tensor]:
         return outputs
 
 
-def refuse_double_backward(op: str) -> None:
-    """A gradient of the gradient of `op` is an error."""
-
-    def refuse(ctx: Any, *grads: Any) -> None:
-        raise NotImplementedError(
-            f"{op}: can be differentiated once only; "
-            "a gradient of its gradient was asked for (create_graph=True)"
-        )
-
-    torch.library.register_autograd(f"lmwp_ops::{op}_backward", refuse, lib=LIBRARY)
-
-
-def compiled_candidate(op: str, backend: str) -> _dispatch.Candidate:
+def _compiled_candidate(op: str, backend: str) -> _dispatch.Candidate:
     """The candidate that runs `<op>_cpp` or `<op>_cuda` of a compiled library."""
     library, device_type = {"cpp": ("_C", "cpu"), "cuda": ("_C_cuda", "cuda")}[backend]
     return _dispatch.Candidate(

@@ -1,6 +1,6 @@
 """How exact a result must be, and features in every layout."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -54,3 +54,26 @@ def assert_as_exact(
         floor = roundings * torch.finfo(y.dtype).eps * t.abs().max().clamp(min=1)
         error, plain_error = ((r.cpu().double() - t).abs().max() for r in (y, p))
         assert error <= 2 * plain_error + floor
+
+
+def errors_in_roundings(got: Sequence[Tensor], truth: Sequence[Tensor]) -> list[float]:
+    """The largest error of each tensor in units of its dtype's rounding of the largest value."""
+    return [
+        float((y.double() - t).abs().max() / t.abs().max() / torch.finfo(y.dtype).eps)
+        for y, t in zip(got, truth, strict=True)
+        if y.numel()
+    ]
+
+
+def assert_same_for_any_threads(compute: Callable[[], Sequence[Tensor]]) -> None:
+    """One, two and five threads give the same bits."""
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for n in (1, 2, 5):
+            torch.set_num_threads(n)
+            results.append(compute())
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))

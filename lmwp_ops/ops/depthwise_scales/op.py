@@ -8,13 +8,8 @@ from torch import Tensor
 
 from lmwp_ops import _dispatch
 from lmwp_ops._layout import empty_like_layout
-from lmwp_ops._library import LIBRARY, define
-from lmwp_ops._registration import (
-    compiled_candidate,
-    invoke,
-    refuse_double_backward,
-    register_autocast,
-)
+from lmwp_ops._library import define
+from lmwp_ops._registration import invoke, register, register_gradient
 from lmwp_ops.ops._arguments import split_affine
 from lmwp_ops.ops.depthwise_scales import reference
 from lmwp_ops.ops.depthwise_scales.checks import check, check_gradients, output_shape
@@ -93,11 +88,6 @@ def _bind(
     return list(xs), list(weights), scale, shift, list(slope or ()), stride, dilation
 
 
-def _forward(*args: Any) -> Tensors:
-    check(*args)
-    return _dispatch.run("depthwise_scales", *args)
-
-
 def _backward(
     grads: Tensors,
     xs: Tensors,
@@ -171,22 +161,18 @@ def _differentiate(ctx: Any, grads: Tensors) -> tuple[Any, ...]:
     )
 
 
-LIBRARY.impl("depthwise_scales", _forward, "CompositeExplicitAutograd")
-LIBRARY.impl("depthwise_scales_backward", _backward, "CompositeExplicitAutograd")
-register_autocast("depthwise_scales")
-for _name in ("depthwise_scales", "depthwise_scales_cpp", "depthwise_scales_cuda"):
-    torch.library.register_fake(f"lmwp_ops::{_name}", _fake_forward, lib=LIBRARY)
-torch.library.register_fake("lmwp_ops::depthwise_scales_backward", _fake_backward, lib=LIBRARY)
-torch.library.register_autograd(
-    "lmwp_ops::depthwise_scales", _differentiate, setup_context=_setup_context, lib=LIBRARY
-)
-refuse_double_backward("depthwise_scales")
-_dispatch.register(
+register(
     "depthwise_scales",
-    [
-        compiled_candidate("depthwise_scales", "cuda"),
-        compiled_candidate("depthwise_scales", "cpp"),
-        _dispatch.Candidate("reference", reference.forward),
-    ],
+    check=check,
+    fake=_fake_forward,
+    reference=reference.forward,
+    compiled=("cuda", "cpp"),
     bind=_bind,
+)
+register_gradient(
+    "depthwise_scales",
+    backward=_backward,
+    fake=_fake_backward,
+    setup_context=_setup_context,
+    differentiate=_differentiate,
 )

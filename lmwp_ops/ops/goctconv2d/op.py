@@ -8,13 +8,8 @@ from torch import Tensor
 
 from lmwp_ops import _dispatch
 from lmwp_ops._layout import empty_like_layout
-from lmwp_ops._library import LIBRARY, define
-from lmwp_ops._registration import (
-    compiled_candidate,
-    invoke,
-    refuse_double_backward,
-    register_autocast,
-)
+from lmwp_ops._library import define
+from lmwp_ops._registration import invoke, register, register_gradient
 from lmwp_ops.ops._arguments import Affine, argument_error, check_channels, split_affine
 from lmwp_ops.ops.goctconv2d import reference
 from lmwp_ops.ops.goctconv2d.checks import OP, check, check_gradients, output_shapes
@@ -123,11 +118,6 @@ def _bind(
     return list(xs), weight, scale, shift, list(slope or ()), list(inputs), list(outputs), *options
 
 
-def _forward(*args: Any) -> Tensors:
-    check(*args)
-    return _dispatch.run(OP, *args)
-
-
 def _backward(grads: Tensors, *args: Any) -> reference.Kinds:
     op_args = args[:-1]
     check(*op_args)
@@ -177,18 +167,18 @@ def _differentiate(ctx: Any, grads: Tensors) -> tuple[Any, ...]:
     return given[0], given[1][0], *given[2:], *[None] * len(ctx.settings)
 
 
-LIBRARY.impl(OP, _forward, "CompositeExplicitAutograd")
-LIBRARY.impl(f"{OP}_backward", _backward, "CompositeExplicitAutograd")
-register_autocast(OP)
-for _name in (OP, f"{OP}_cpp"):
-    torch.library.register_fake(f"lmwp_ops::{_name}", _fake_forward, lib=LIBRARY)
-torch.library.register_fake(f"lmwp_ops::{OP}_backward", _fake_backward, lib=LIBRARY)
-torch.library.register_autograd(
-    f"lmwp_ops::{OP}", _differentiate, setup_context=_setup_context, lib=LIBRARY
-)
-refuse_double_backward(OP)
-_dispatch.register(
+register(
     OP,
-    [compiled_candidate(OP, "cpp"), _dispatch.Candidate("reference", reference.forward)],
+    check=check,
+    fake=_fake_forward,
+    reference=reference.forward,
+    compiled=("cpp",),
     bind=_bind,
+)
+register_gradient(
+    OP,
+    backward=_backward,
+    fake=_fake_backward,
+    setup_context=_setup_context,
+    differentiate=_differentiate,
 )

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from lmwp_ops import _dispatch
 from lmwp_ops._layout import empty_like_layout
-from lmwp_ops._library import LIBRARY, define
-from lmwp_ops._registration import compiled_candidate, invoke, register_autocast
+from lmwp_ops._library import define
+from lmwp_ops._registration import invoke, register
 from lmwp_ops.ops._arguments import (
     Affine,
     argument_error,
@@ -144,11 +144,6 @@ def _check(
     check_epilogue(OP, scale, shift, slope, widths * STAGES, xs[0])
 
 
-def _forward(*args: Any) -> list[Tensor]:
-    _check(*args)
-    return _dispatch.run(OP, *args)
-
-
 def _fake(*args: Any) -> list[Tensor]:
     _check(*args)
     xs, _, _, _, _, _, in_channels, out_channels, entry_pool = args
@@ -156,12 +151,11 @@ def _fake(*args: Any) -> list[Tensor]:
     return [empty_like_layout(xs[0], shape) for shape in shapes]
 
 
-LIBRARY.impl(OP, _forward, "CompositeExplicitAutograd")
-register_autocast(OP)
-for _name in (OP, f"{OP}_cpp"):
-    torch.library.register_fake(f"lmwp_ops::{_name}", _fake, lib=LIBRARY)
-_dispatch.register(
+register(
     OP,
-    [compiled_candidate(OP, "cpp"), _dispatch.Candidate("reference", reference.forward)],
+    check=_check,
+    fake=_fake,
+    reference=reference.forward,
+    compiled=("cpp",),
     bind=_bind,
 )

@@ -9,6 +9,7 @@ from torch.library import opcheck
 
 import lmwp_ops
 
+from ..exactness import assert_same_for_any_threads
 from .cases import Case, assert_as_exact_as_eager, draw
 
 op = torch.ops.lmwp_ops.depthwise_scales.default
@@ -90,14 +91,7 @@ def test_autocast_inference_and_gradients_reach_float32_parameters() -> None:
 
 def test_results_do_not_depend_on_threads() -> None:
     args = draw(Case(((1, 7, 200, 224), (3, 5, 60, 61), (2, 9, 7, 7)), dilation=2))
-    threads = torch.get_num_threads()
-    results = []
-    for n in (1, 2, 5):
-        torch.set_num_threads(n)
-        results.append(op(*args))
-    torch.set_num_threads(threads)
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    assert_same_for_any_threads(lambda: op(*args))
 
 
 def test_denormals_are_flushed_inside_only() -> None:

@@ -14,7 +14,7 @@ from lmwp_ops import _loader
 from lmwp_ops.ops.dilated_bank import reference
 from lmwp_ops.ops.dilated_bank.checks import output_shapes
 
-from ..exactness import LAYOUTS, assert_as_exact, feature
+from ..exactness import LAYOUTS, assert_as_exact, errors_in_roundings, feature
 from ..goctconv2d.cases import DTYPES, in_dtype
 from ..instruction_sets import INSTRUCTION_SETS, run_under
 
@@ -97,10 +97,7 @@ def worst_errors() -> list[float]:
         torch.manual_seed(0)
         args = draw(case)
         ys = torch.ops.lmwp_ops.dilated_bank_cpp.default(*args)
-        for y, t in zip(ys, truth(args), strict=True):
-            if y.numel():
-                unit = t.abs().max() * torch.finfo(y.dtype).eps
-                errors.append(float((y.double() - t).abs().max() / unit))
+        errors += errors_in_roundings(ys, truth(args))
     return errors
 
 

@@ -5,6 +5,7 @@ import torch
 
 from lmwp_ops import _loader
 
+from ..exactness import errors_in_roundings
 from ..instruction_sets import INSTRUCTION_SETS, run_under
 from .cases import Case, draw, grid, truth
 
@@ -20,10 +21,7 @@ def worst_errors() -> list[float]:
         torch.manual_seed(0)
         args = draw(case)
         ys = torch.ops.lmwp_ops.goctconv2d_cpp.default(*args)
-        errors += [
-            float((y.double() - t).abs().max() / t.abs().max() / torch.finfo(y.dtype).eps)
-            for y, t in zip(ys, truth(args), strict=True)
-        ]
+        errors += errors_in_roundings(ys, truth(args))
     return errors
 
 

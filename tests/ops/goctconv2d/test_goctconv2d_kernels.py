@@ -14,7 +14,7 @@ from torch.library import opcheck
 import lmwp_ops
 from lmwp_ops.ops.goctconv2d import reference
 
-from ..exactness import LAYOUTS, assert_as_exact
+from ..exactness import LAYOUTS, assert_as_exact, assert_same_for_any_threads
 from .cases import DTYPES, Case, draw, grid, in_dtype, shapes, truth
 
 op = torch.ops.lmwp_ops.goctconv2d.default
@@ -90,14 +90,7 @@ def test_any_arguments(
 
 def test_results_do_not_depend_on_threads() -> None:
     args = draw(Case((10, 12), (12, 9), (96, 112), 3, batch=2))
-    threads = torch.get_num_threads()
-    results = []
-    for n in (1, 2, 5):
-        torch.set_num_threads(n)
-        results.append(op(*args))
-    torch.set_num_threads(threads)
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    assert_same_for_any_threads(lambda: op(*args))
 
 
 CONTRACT = [

@@ -13,7 +13,12 @@ import lmwp_ops
 from lmwp_ops import _loader
 from lmwp_ops.ops.il_block import reference
 
-from ..exactness import LAYOUTS, assert_as_exact
+from ..exactness import (
+    LAYOUTS,
+    assert_as_exact,
+    assert_same_for_any_threads,
+    errors_in_roundings,
+)
 from ..goctconv2d import cases
 from ..goctconv2d.cases import DTYPES, Case, in_dtype
 from ..instruction_sets import INSTRUCTION_SETS, run_under
@@ -98,10 +103,7 @@ def worst_errors() -> list[float]:
         torch.manual_seed(0)
         args = draw(case)
         ys = torch.ops.lmwp_ops.il_block_cpp.default(*args)
-        for y, t in zip(ys, truth(args), strict=True):
-            if y.numel():
-                unit = t.abs().max() * torch.finfo(y.dtype).eps
-                errors.append(float((y.double() - t).abs().max() / unit))
+        errors += errors_in_roundings(ys, truth(args))
     return errors
 
 
@@ -115,14 +117,7 @@ def test_every_instruction_set(capability: str) -> None:
 
 def test_results_do_not_depend_on_threads() -> None:
     args = draw(Case((10, 12), (12, 9), (96, 112), 3, batch=2))
-    threads = torch.get_num_threads()
-    results = []
-    for n in (1, 2, 5):
-        torch.set_num_threads(n)
-        results.append(op(*args))
-    torch.set_num_threads(threads)
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    assert_same_for_any_threads(lambda: op(*args))
 
 
 @pytest.mark.parametrize("case", [CASES[2], CASES[4], CASES[11], CASES[13], CASES[15]], ids=str)
