@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmwp_bench.variant import BASELINE
 from lmwp_models.cli.options import parse_size, positive_int
 from lmwp_models.errors import UserError
 
@@ -227,6 +226,8 @@ def _expanded(names: Sequence[str]) -> list[str]:
 
 def _peers(names: Sequence[str], known: Sequence[str]) -> list[str]:
     """The baseline and the chosen peers in the order of `known`."""
+    from lmwp_bench.variant import BASELINE
+
     chosen = known if list(names) == ["all"] else _chosen("peers", names, [*known, "all"])
     return [name for name in known if name == BASELINE or name in chosen]
 

