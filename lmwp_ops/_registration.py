@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lmwp_ops import _dispatch, _loader
+from lmwp_ops._layout import empty_like_layout
 from lmwp_ops._library import LIBRARY
 
 _DEVICES = ("cpu", "cuda")
@@ -87,6 +88,18 @@ def register_gradient(
         f"lmwp_ops::{op}", differentiate, setup_context=setup_context, lib=LIBRARY
     )
     torch.library.register_autograd(f"lmwp_ops::{op}_backward", refuse, lib=LIBRARY)
+
+
+def empty_gradients(
+    xs: list[Tensor], parameters: Sequence[list[Tensor]], wanted: Sequence[bool]
+) -> tuple[list[Tensor], ...]:
+    """What fake backward ops return: for xs, then each kind of parameters, tensors if wanted."""
+    grad_xs = [empty_like_layout(x, x.shape) for x in xs] if wanted[0] else []
+    kinds = (
+        [torch.empty(p.shape, dtype=p.dtype, device=p.device) for p in kind] if want else []
+        for kind, want in zip(parameters, wanted[1:], strict=True)
+    )
+    return grad_xs, *kinds
 
 
 def _autocast(op: str, device_type: str, *args: Any) -> list[Tensor]:

@@ -140,12 +140,13 @@ class CSNet(nn.Module):
     def stages(self) -> tuple[nn.Sequential, ...]:
         return self.stage0, self.stage1, self.stage2, self.stage3, self.stage4
 
-    def check_input(self, x: Tensor) -> None:
+    @classmethod
+    def check_input(cls, x: Tensor) -> None:
         """Raise `ValueError` unless `x` is images the network can take."""
         if x.dim() != 4 or x.shape[1] != IMAGE_CHANNELS:
             raise ValueError(f"CSNet: expected images [N, 3, H, W], got shape {list(x.shape)}")
         height, width = x.shape[-2:]
-        multiple = self.size_multiple
+        multiple = cls.size_multiple
         if height % multiple or width % multiple or 0 in (height, width):
             raise ValueError(
                 f"CSNet: expected height and width to be multiples of {multiple}, "

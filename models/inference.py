@@ -21,7 +21,7 @@ Affine = list[tuple[Tensor, Tensor]]
 def optimize_for_inference(model: nn.Module) -> nn.Module:
     """A module that computes what `model` does in `eval()`, on the fused ops.
 
-    Batch norms and the factor on stored weights are folded, in float64, into parameters of their
+    Batch norms, in float64, and the factor on stored weights are folded into parameters of their
     own, so the result neither follows later changes of `model` nor can be trained. It has the
     device and dtype of `model`; logits agree within rounding. Takes networks of the class
     `CSNet`; raises `TypeError` for others.
@@ -171,7 +171,6 @@ class FusedCSNet(_Folded):
             for stage in model.stages
         )
         self.head = FusedHead(model.oct_fuse) if model.config.head else None
-        self.check_input = model.check_input
         classifier = model.cls_layer
         assert classifier.bias is not None
         self._keep("weight", [classifier.weight])
@@ -181,7 +180,7 @@ class FusedCSNet(_Folded):
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """Raises `ValueError` for a shape the network cannot take."""
-        self.check_input(x)
+        CSNet.check_input(x)
         xs, ends = [x], []
         for stage in self.stages:
             for block in cast(Iterable[FusedILBlock], stage):

@@ -9,7 +9,12 @@ from torch import Tensor
 from lmwp_ops import _dispatch
 from lmwp_ops._layout import empty_like_layout
 from lmwp_ops._library import define
-from lmwp_ops._registration import invoke, register, register_gradient
+from lmwp_ops._registration import (
+    empty_gradients,
+    invoke,
+    register,
+    register_gradient,
+)
 from lmwp_ops.ops._arguments import split_affine
 from lmwp_ops.ops.depthwise_scales import reference
 from lmwp_ops.ops.depthwise_scales.checks import check, check_gradients, output_shape
@@ -127,15 +132,10 @@ def _fake_backward(
     stride: int,
     dilation: int,
     wanted: list[bool],
-) -> Gradients:
+) -> tuple[Tensors, ...]:
     check(xs, weights, scale, shift, slope, stride, dilation)
     check_gradients(grads, xs, stride, wanted)
-    kinds: list[Tensors] = [
-        [torch.empty(p.shape, dtype=p.dtype, device=p.device) for p in kind] if want else []
-        for kind, want in zip((weights, scale, shift, slope), wanted[1:], strict=True)
-    ]
-    grad_xs = [empty_like_layout(x, x.shape) for x in xs] if wanted[0] else []
-    return grad_xs, kinds[0], kinds[1], kinds[2], kinds[3]
+    return empty_gradients(xs, (weights, scale, shift, slope), wanted)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:

@@ -5,14 +5,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lmwp_ops._layout import with_layout_of
+from lmwp_ops.ops._epilogue import apply_epilogue, epilogue_backward
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
-def _per_channel(parameter: Tensor, dtype: torch.dtype) -> Tensor:
-    return parameter.to(dtype).view(-1, 1, 1)  # [C, 1, 1]
 
 
 def _padding(weight: Tensor, dilation: int) -> int:
@@ -37,7 +34,7 @@ def forward(
     ys = []
     for b, x in enumerate(xs):
         dtype = _compute_dtype(x)
-        y = F.conv2d(
+        z = F.conv2d(
             x.to(dtype),
             weights[b].to(dtype),
             stride=stride,
@@ -45,10 +42,7 @@ def forward(
             dilation=dilation,
             groups=x.shape[1],
         )  # [N, C, OH, OW]
-        if scale:
-            y = y * _per_channel(scale[b], dtype) + _per_channel(shift[b], dtype)
-        if slope:
-            y = torch.where(y > 0, y, y * _per_channel(slope[b], dtype))
+        y = apply_epilogue(z, b, scale, shift, slope)
         ys.append(with_layout_of(x, y.to(x.dtype)))
     return ys
 
@@ -66,35 +60,26 @@ def backward(
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
     """Gradients of (xs, weights, scale, shift, slope); a kind not `wanted` is an empty list.
 
-    With z = conv(x, w), u = scale * z + shift and y = PReLU(u): du = dy where u > 0, else
-    slope * dy; dslope sums dy * u where u <= 0; dscale sums du * z; dshift sums du; dz is
-    scale * du. z is recomputed, so nothing but the inputs is kept from the forward pass.
+    z = conv(x, w) is recomputed, so nothing but the inputs is kept from the forward pass.
     """
     kinds: tuple[list[Tensor], ...] = ([], [], [], [], [])
-    wants_x, wants_weight, wants_scale, wants_shift, wants_slope = wanted
+    wants_x, wants_weight, *wants_epilogue = wanted
     for b, x in enumerate(xs):
         dtype = _compute_dtype(x)
-        x_, w_, du = x.to(dtype), weights[b].to(dtype), grads[b].to(dtype)
-        gamma = _per_channel(scale[b], dtype) if scale else None
+        x_, w_, dy = x.to(dtype), weights[b].to(dtype), grads[b].to(dtype)
         z = None
-        if slope or wants_scale:
+        if slope or wants_epilogue[0]:
             z = F.conv2d(
                 x_, w_, None, stride, _padding(w_, dilation), dilation, x.shape[1]
             )  # [N, C, OH, OW]
-        if slope and z is not None:
-            u = z if gamma is None else z * gamma + _per_channel(shift[b], dtype)
-            if wants_slope:
-                grad_slope = torch.where(u > 0, 0, du * u).sum((0, 2, 3))  # [C]
-                kinds[4].append(grad_slope.to(slope[b].dtype))
-            du = torch.where(u > 0, du, du * _per_channel(slope[b], dtype))
-        if wants_shift:
-            kinds[3].append(du.sum((0, 2, 3)).to(shift[b].dtype))
-        if wants_scale and z is not None:
-            kinds[2].append((du * z).sum((0, 2, 3)).to(scale[b].dtype))
+        dz, gradients = epilogue_backward(dy, z, b, scale, shift, slope, wants_epilogue)
+        for kind, gradient in zip(kinds[2:], gradients, strict=True):
+            if gradient is not None:
+                kind.append(gradient)
         if not (wants_x or wants_weight):
             continue
         grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
-            du if gamma is None else du * gamma,
+            dz,
             x_,
             w_,
             None,
