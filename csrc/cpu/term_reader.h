@@ -1,0 +1,83 @@
+// Rows of the inputs of a multi-scale convolution, as it reads them.
+// Compiled once per instruction set: every name lives in the namespace of that set.
+#pragma once
+
+#include "cpu/multiscale_plan.h"
+
+namespace lmwp::LMWP_ISA {
+
+// Rows of channels of the inputs, pooled or resized to where a convolution reads them.
+template <typename T>
+class TermReader {
+ public:
+  TermReader(const ConvProblem& problem, float* const* buffers)
+      : problem_(problem), buffers_(buffers) {}
+
+  // Row h of the term's map, before any resize up. `to` has room for whole vectors.
+  void read(const ConvTerm& term, const ColumnResizer& resizer, const Axis& rows, const T* x,
+            int64_t h, float* to) const {
+    const ConvInput& input = *term.input;
+    const int64_t width = input_size(problem_, input).width;
+    if (term.resample == Resample::bilinear_down) {
+      const int64_t low = rows.low(h), next = min(low + 1, rows.in - 1);
+      float* const mixed = buffers_[4];
+      mix_rows(base_row(input, x, low, 0), base_row(input, x, next, 1), rows.fraction(h), width,
+               mixed);
+      resizer(mixed, to);
+    } else if (term.resample == Resample::max_pool) {
+      largest_row(input, x, h, term.steps, width, to);
+    } else if (problem_.entry_pool) {
+      mean_2x2(input_row(input, x, 2 * h, 2), input_row(input, x, 2 * h + 1, 3), width, to);
+    } else {
+      read_row(row_of(input, x, h), input.stride[3], input.width, end_of(input, x), to);
+    }
+  }
+
+ private:
+  // Row h pooled by maxima over windows of 2^steps.
+  void largest_row(const ConvInput& input, const T* x, int64_t h, int steps, int64_t width,
+                   float* to) const {
+    const int64_t first = h << steps;
+    const float* row = base_row(input, x, first, 0);
+    if (steps == 1) return larger_2x2(row, base_row(input, x, first + 1, 1), width / 2, to);
+    float* const largest = buffers_[4];
+    for (int64_t i = 1; i < int64_t{1} << steps; ++i) {
+      larger_of_rows(row, base_row(input, x, first + i, 1), width, largest);
+      row = largest;
+    }
+    for (int step = 1; step < steps; ++step) larger_of_columns(largest, width >> step, largest);
+    larger_of_columns(largest, width >> steps, to);
+  }
+
+  // Row h after the entry pool, in a buffer or where it is.
+  const float* base_row(const ConvInput& input, const T* x, int64_t h, int buffer) const {
+    if (!problem_.entry_pool) return input_row(input, x, h, buffer);
+    mean_2x2(input_row(input, x, 2 * h, 2), input_row(input, x, 2 * h + 1, 3), input.width / 2,
+             buffers_[buffer]);
+    return buffers_[buffer];
+  }
+
+  // Row h with room for whole vectors, in a buffer or, followed by others, where it is.
+  const float* input_row(const ConvInput& input, const T* x, int64_t h, int buffer) const {
+    const T* const row = row_of(input, x, h);
+    const T* const end = end_of(input, x);
+    if constexpr (is_float32(static_cast<const T*>(nullptr))) {
+      if (input.stride[3] == 1 && end - row >= input.width + 2 * kLanes) return row;
+    }
+    read_row(row, input.stride[3], input.width, end, buffers_[buffer]);
+    return buffers_[buffer];
+  }
+
+  static const T* row_of(const ConvInput& input, const T* x, int64_t h) {
+    return x + h * input.stride[2];
+  }
+
+  static const T* end_of(const ConvInput& input, const T* x) {
+    return x + (input.height - 1) * input.stride[2] + (input.width - 1) * input.stride[3] + 1;
+  }
+
+  const ConvProblem& problem_;
+  float* const* const buffers_;
+};
+
+}  // namespace lmwp::LMWP_ISA
