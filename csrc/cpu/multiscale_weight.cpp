@@ -16,6 +16,7 @@ namespace {
 
 constexpr int64_t kPieceFloats = 6144;  // three quarters of a first-level cache
 constexpr int64_t kLeastPiece = 256;    // pixels, below which sums come and go too often
+constexpr int64_t kNearSums = 8192;     // floats of sums that come and go quickly
 
 int64_t area(const WeightProblem& problem) { return problem.kernel * problem.kernel; }
 
@@ -33,6 +34,15 @@ bool in_place(const WeightProblem& problem, const ConvTerm& term) {
          !term.input->entry_pool && term.input->stride[3] == 1;
 }
 
+// Tails of rows are quicker to read in scratch.
+bool gradients_in_place(const WeightProblem& problem, const WeightBlock& block) {
+  return in_place(problem, block.gradients) && (problem.kernel == 1 || block.width % kLanes == 0);
+}
+
+bool x_in_place(const WeightProblem& problem, const WeightBlock& block) {
+  return in_place(problem, block.x) && problem.kernel == 1;
+}
+
 int64_t plane_floats(const WeightBlock& block, int64_t rows, int64_t padding) {
   const int64_t pitch = block.width + padding;
   return align(padding) + align((rows + 2 * padding) * pitch + kSlack);
@@ -40,10 +50,10 @@ int64_t plane_floats(const WeightBlock& block, int64_t rows, int64_t padding) {
 
 int64_t planes_floats(const WeightProblem& problem, const WeightBlock& block, int64_t rows) {
   int64_t floats = 0;
-  if (!in_place(problem, block.gradients)) {
+  if (!gradients_in_place(problem, block)) {
     floats += block.gradients.input->channels * plane_floats(block, rows, 0);
   }
-  if (problem.kernel > 1 || !in_place(problem, block.x)) {
+  if (!x_in_place(problem, block)) {
     floats += block.x.input->channels * plane_floats(block, rows, padding_of(problem, block));
   }
   return floats;
@@ -119,9 +129,10 @@ class BlockRunner {
     begin_ = task % bands * rows_;
     end_ = min(block_.height, begin_ + rows_);
     Arena arena = planes_;
-    const ProductSide gradients = load(block_.gradients, 0, tables_[0], arena);
-    const int64_t padding = padding_of(problem_, block_);
-    const ProductSide x = load(block_.x, padding, tables_[1], arena);
+    const ProductSide gradients =
+        load(block_.gradients, gradients_in_place(problem_, block_), 0, tables_[0], arena);
+    const ProductSide x = load(block_.x, x_in_place(problem_, block_), padding_of(problem_, block_),
+                               tables_[1], arena);
     const int64_t count = products(problem_, block_);
     clear(sums_, count * kLanes);
     add_all(gradients, x);
@@ -134,12 +145,13 @@ class BlockRunner {
 
  private:
   // The band's rows of one side, where they are or in scratch; `first` is pixel (begin, 0).
-  ProductSide load(const ConvTerm& term, int64_t padding, float* table, Arena& arena) {
+  ProductSide load(const ConvTerm& term, bool where_it_is, int64_t padding, float* table,
+                   Arena& arena) const {
     const ConvInput& input = *term.input;
     const T* const x = static_cast<const T*>(input.x) + image_ * input.stride[0];
     if constexpr (is_float32(static_cast<const T*>(nullptr))) {
-      if (padding == 0 && in_place(problem_, term)) {
-        return {x + begin_ * input.stride[2], input.stride[1], input.stride[2]};
+      if (where_it_is) {
+        return {x + begin_ * input.stride[2], input.stride[1], input.stride[2], false};
       }
     }
     const ColumnResizer resizer(horizontal(term, block_.width), table);
@@ -147,7 +159,7 @@ class BlockRunner {
     const Axis rows = vertical(term, block_.height);
     const int64_t pitch = block_.width + padding, plane = plane_floats(block_, rows_, padding);
     float* to = arena.take(input.channels * plane);
-    const ProductSide side{to + align(padding) + padding * pitch, plane, pitch};
+    const ProductSide side{to + align(padding) + padding * pitch, plane, pitch, true};
     for (int64_t c = 0; c < input.channels; ++c, to += plane) {
       clear(to, align(padding));
       float* row = to + align(padding);
@@ -171,14 +183,15 @@ class BlockRunner {
       rows = 1;
     }
     const int64_t channels = block_.gradients.input->channels + block_.x.input->channels;
-    const int64_t pixels = max(kLeastPiece, kPieceFloats / channels) / kLanes * kLanes;
+    const int64_t sums = products(problem_, block_) * kLanes;
+    const int64_t least = kLeastPiece * max(1, sums / kNearSums);
+    const int64_t pixels = max(least, kPieceFloats / channels) / kLanes * kLanes;
     const int64_t piece_rows = max(1, pixels / width);
     const int64_t piece_width = rows == 1 ? pixels : width;
     for (int64_t h = 0; h < rows; h += piece_rows) {
       for (int64_t c = 0; c < width; c += piece_width) {
-        add_piece({gradients.first + h * gradients.pitch + c, gradients.plane, gradients.pitch},
-                  {x.first + h * x.pitch + c, x.plane, x.pitch}, min(piece_rows, rows - h),
-                  min(piece_width, width - c));
+        add_piece(gradients.at(h * gradients.pitch + c), x.at(h * x.pitch + c),
+                  min(piece_rows, rows - h), min(piece_width, width - c));
       }
     }
   }
@@ -191,12 +204,11 @@ class BlockRunner {
     for_each_product_tile(in, [&](int64_t c, int64_t c_count) {
       for_each_product_tile(block_.gradients.input->channels, [&](int64_t o, int64_t o_count) {
         const ProductFunction add = product_function(o_count, c_count);
-        const ProductSide a{gradients.first + o * gradients.plane, gradients.plane,
-                            gradients.pitch};
+        const ProductSide a = gradients.at(o * gradients.plane);
         for (int64_t tap = 0; tap < taps; ++tap) {
           const int64_t i = tap / problem_.kernel - reach, j = tap % problem_.kernel - reach;
-          const ProductSide b{x.first + c * x.plane + i * dilation * x.pitch + j * dilation,
-                              x.plane, x.pitch};
+          const int64_t tap_offset = i * dilation * x.pitch + j * dilation;
+          const ProductSide b = x.at(c * x.plane + tap_offset);
           float* const sums = sums_ + ((o * in + c) * taps + tap) * kLanes;
           add(a, b, rows, width, {sums, in * taps, taps});
         }

@@ -64,6 +64,46 @@ static inline void route_2x2(const float* top, const float* bottom, const float*
   }
 }
 
+// One row of windows of 4 columns: keeps the largest pixels so far and where they lie. Row 0 of a
+// window begins at place 0 and forgets what was there.
+static inline void find_largest_of_4(const float* row, int64_t columns, int place, float* largest,
+                                     int32_t* where) {
+  for (int64_t c = 0; c < columns; c += kLanes) {
+    const float* from = row + 4 * c;
+    const Vec a = load<Vec>(from), b = load<Vec>(from + kLanes);
+    const Vec d = load<Vec>(from + 2 * kLanes), e = load<Vec>(from + 3 * kLanes);
+    const Vec even[2] = {even_lanes(a, b), even_lanes(d, e)};
+    const Vec odd[2] = {odd_lanes(a, b), odd_lanes(d, e)};
+    const Vec pixel[4] = {even_lanes(even[0], even[1]), even_lanes(odd[0], odd[1]),
+                          odd_lanes(even[0], even[1]), odd_lanes(odd[0], odd[1])};
+    Vec most = place == 0 ? pixel[0] : load<Vec>(largest + c);
+    VecInt at = place == 0 ? VecInt{} : load<VecInt>(where + c);
+    for (int j = place == 0; j < 4; ++j) {
+      const VecInt better = ~(pixel[j] <= most) & (most == most);
+      most = (Vec)(better ? (VecInt)pixel[j] : (VecInt)most);
+      at = better ? VecInt{} + (place + j) : at;
+    }
+    store(largest + c, most);
+    store(where + c, at);
+  }
+}
+
+// The same row of windows with the gradients whose pixel lies in it, zeros elsewhere.
+static inline void place_in_4(const float* gradients, const int32_t* where, int64_t columns,
+                              int place, float* to) {
+  for (int64_t c = 0; c < columns; c += kLanes) {
+    const VecInt gradient = load<VecInt>(gradients + c), at = load<VecInt>(where + c);
+    Vec pixel[4];
+    for (int j = 0; j < 4; ++j) pixel[j] = (Vec)(gradient & (at == place + j));
+    const Vec even[2] = {interleave_low(pixel[0], pixel[2]), interleave_high(pixel[0], pixel[2])};
+    const Vec odd[2] = {interleave_low(pixel[1], pixel[3]), interleave_high(pixel[1], pixel[3])};
+    for (int half = 0; half < 2; ++half) {
+      store(to + 4 * c + 2 * half * kLanes, interleave_low(even[half], odd[half]));
+      store(to + 4 * c + (2 * half + 1) * kLanes, interleave_high(even[half], odd[half]));
+    }
+  }
+}
+
 // Where the pixels of one side come from in a bilinear resize without aligned corners.
 struct Axis {
   int64_t in, out;

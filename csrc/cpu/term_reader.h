@@ -56,6 +56,10 @@ class TermReader {
     int32_t* const where = reinterpret_cast<int32_t*>(buffers_[4]);
     for (int64_t i = 0; i < side; ++i) {
       const float* row = base_row(input, x, top + i, 0);
+      if (steps == 2) {
+        find_largest_of_4(row, columns, static_cast<int>(4 * i), largest, where);
+        continue;
+      }
       for (int64_t c = 0; c < columns; ++c) {
         for (int64_t j = 0; j < side; ++j) {
           const float value = row[c * side + j];
@@ -69,6 +73,12 @@ class TermReader {
     }
     for (int64_t i = max(0, begin - top); i < min(side, end - top); ++i) {
       float* const to = plane + (top + i - begin) * pitch;
+      if (steps == 2) {
+        place_in_4(gradients, where, columns, static_cast<int>(4 * i), buffers_[0]);
+        for (int64_t c = 0; c < 4 * columns; ++c) to[c] = buffers_[0][c];
+        clear(to + 4 * columns, size.width - 4 * columns);
+        continue;
+      }
       clear(to, size.width);
       for (int64_t c = 0; c < columns; ++c) {
         if (where[c] / side == i) to[c * side + where[c] % side] = gradients[c];
