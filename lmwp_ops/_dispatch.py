@@ -1,7 +1,8 @@
 """Choice of a backend for each call.
 
 Every op registers candidates; a candidate refuses with a reason or runs. The choice is made when
-the op runs, not when it is traced, so `use_backend` also acts on compiled graphs.
+the op runs, not when it is traced, so `use_backend` also acts on compiled graphs. On a GPU the
+order is that of measurements, and a kernel has to pass its check at first use, too.
 """
 
 import os
@@ -11,8 +12,12 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-BACKENDS = ("cuda", "triton", "cpp", "reference")
-"""Backends in the order in which they are asked."""
+from torch import Tensor
+
+from lmwp_ops import _gpu, _tables, _verification
+from lmwp_ops._backends import BACKENDS, GPU_BACKENDS
+from lmwp_ops._examples import Example, tensors
+from lmwp_ops._gpu import Gpu
 
 AUTO = "auto"
 ENVIRONMENT = "LMWP_OPS_BACKEND"
@@ -47,11 +52,16 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """An op's candidates, and how the arguments of its public function become op arguments."""
+    """An op's candidates, how the arguments of its public function become op arguments, and how
+    arguments to try it with are made. `available` are the candidates that are loaded; `on_gpu`
+    says whether one of them is for a GPU."""
 
+    name: str
     candidates: dict[str, Candidate]
     bind: Callable[..., tuple[Any, ...]]
+    example: Example
     available: tuple[Candidate, ...]
+    on_gpu: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +95,19 @@ class Explanation:
 _ops: dict[str, Op] = {}
 
 
-def register(op: str, candidates: list[Candidate], bind: Callable[..., tuple[Any, ...]]) -> None:
-    """Register `op`; `bind` turns the arguments of its public function into op arguments."""
+def register(
+    op: str,
+    candidates: list[Candidate],
+    bind: Callable[..., tuple[Any, ...]],
+    example: Example,
+) -> None:
+    """Register `op`; `bind` turns the arguments of its public function into op arguments, and
+    `example(device, dtype, shapes)` makes op arguments to check and time its kernels with."""
     ordered = sorted(candidates, key=lambda candidate: BACKENDS.index(candidate.backend))
     available = tuple(candidate for candidate in ordered if candidate.unavailable is None)
-    _ops[op] = Op({candidate.backend: candidate for candidate in ordered}, bind, available)
+    on_gpu = any(candidate.backend in GPU_BACKENDS for candidate in available)
+    by_backend = {candidate.backend: candidate for candidate in ordered}
+    _ops[op] = Op(op, by_backend, bind, example, available, on_gpu)
 
 
 def run(op: str, *args: Any) -> Any:
@@ -120,26 +138,53 @@ def check_and_run(op: str, check: Callable[..., None], args: tuple[Any, ...]) ->
 
 def _choose(op: str, args: tuple[Any, ...]) -> Candidate:
     registered_op = _ops[op]
-    if _forced in registered_op.candidates:
+    place = _place(args) if registered_op.on_gpu else None
+    if _forced is not None and _forced in registered_op.candidates:
         candidate = registered_op.candidates[_forced]
-        if reason := candidate.reason(args):
+        reason = candidate.reason(args)
+        if reason is None and place:
+            reason = _verification.failure(registered_op, candidate, *place)
+        if reason:
             raise BackendError(
                 f"{op}: backend {_forced!r} was forced and cannot run this call: {reason}"
             )
         return candidate
-    for candidate in registered_op.available:
-        if candidate.refuse(*args) is None:
+    candidates = _in_order(registered_op, *place) if place else registered_op.available
+    for candidate in candidates:
+        if candidate.refuse(*args) is None and not (
+            place and _verification.failure(registered_op, candidate, *place)
+        ):
             return candidate
     raise BackendError(str(_explain(op, args)))
 
 
+def _place(args: tuple[Any, ...]) -> tuple[Gpu, Tensor] | None:
+    """The GPU of a call and a tensor that has its device and dtype; None if it is on no GPU."""
+    like = next(tensors(args), None)
+    if like is None or (gpu := _gpu.describe(like.device)) is None:
+        return None
+    return gpu, like
+
+
+def _in_order(op: Op, gpu: Gpu, like: Tensor) -> list[Candidate]:
+    """The available candidates as calls on this GPU ask them."""
+    order = _tables.backend_order(op.name, like.dtype, gpu)
+    return sorted(op.available, key=lambda candidate: order.index(candidate.backend))
+
+
 def _explain(op: str, args: tuple[Any, ...]) -> Explanation:
-    candidates = _ops[op].candidates
+    registered_op = _ops[op]
+    candidates = registered_op.candidates
+    place = _place(args) if registered_op.on_gpu else None
+    order = _tables.backend_order(op, place[1].dtype, place[0]) if place else BACKENDS
     forced = _forced if _forced in candidates else None
     chosen = None
     refusals = {}
-    for backend, candidate in candidates.items():
+    for backend in sorted(candidates, key=order.index):
+        candidate = candidates[backend]
         reason = candidate.reason(args)
+        if reason is None and place:
+            reason = _verification.failure(registered_op, candidate, *place, check_now=False)
         if reason is None and forced not in (None, backend):
             reason = f"{forced} is forced"
         elif reason is None and chosen:
@@ -155,13 +200,19 @@ def explain(op: str | Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
     """Say which backend would run a call of a public op, and why the others would not.
 
     `op` is the name or the function itself; the other arguments are those of the call, as in
-    `explain("depthwise_scales", xs, weights, dilation=2)`. Nothing is run. Print the result, or
-    take `to_dict()` of it. Raises ValueError for an unknown op.
+    `explain("depthwise_scales", xs, weights, dilation=2)`. Nothing is run: a GPU kernel that was
+    never checked counts as right. Print the result, or take `to_dict()` of it. Raises ValueError
+    for an unknown op.
     """
     name = op if isinstance(op, str) else op.__name__
     if name not in _ops:
         raise ValueError(f"explain: op must be one of {', '.join(sorted(_ops))}; got {name!r}")
     return _explain(name, _ops[name].bind(*args, **kwargs))
+
+
+def op_named(op: str) -> Op:
+    """The registered op of this name."""
+    return _ops[op]
 
 
 def registered() -> dict[str, dict[str, str | None]]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lmwp_ops import _dispatch, _loader
+from lmwp_ops._examples import Example
 from lmwp_ops._layout import empty_like_layout
 from lmwp_ops._library import LIBRARY
 
@@ -44,12 +45,14 @@ def register(
     reference: Callable[..., list[Tensor]],
     compiled: Sequence[str],
     bind: Callable[..., tuple[Any, ...]],
+    example: Example,
 ) -> None:
     """Give the defined op its implementation, fake, autocast and backends.
 
     `check(*args)` raises for arguments that the op cannot compute; `compiled` are the backends
     that a compiled library implements as `<op>_<backend>`, which is defined, too; `bind` turns the
-    arguments of the public function into those of the op.
+    arguments of the public function into those of the op; `example(device, dtype, shapes)` makes
+    arguments of the op that reach all parts of its kernels, with branches of `shapes` or tiny ones.
     """
 
     def forward(*args: Any) -> list[Tensor]:
@@ -63,7 +66,8 @@ def register(
     for name in (op, *(f"{op}_{backend}" for backend in compiled)):
         torch.library.register_fake(f"lmwp_ops::{name}", fake, lib=LIBRARY)
     candidates = [_compiled_candidate(op, backend) for backend in compiled]
-    _dispatch.register(op, [*candidates, _dispatch.Candidate("reference", reference)], bind=bind)
+    candidates.append(_dispatch.Candidate("reference", reference))
+    _dispatch.register(op, candidates, bind=bind, example=example)
 
 
 def register_gradient(
