@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lmwp_ops import _dispatch, _loader
-from lmwp_ops._examples import Example
+from lmwp_ops._examples import Example, Shapes
 from lmwp_ops._layout import empty_like_layout
 from lmwp_ops._library import LIBRARY
 
@@ -60,6 +60,13 @@ def register(
         outputs: list[Tensor] = _dispatch.run(op, *args)
         return outputs
 
+    def checked_example(
+        device: torch.device, dtype: torch.dtype, shapes: Shapes | None
+    ) -> tuple[Any, ...]:
+        args = example(device, dtype, shapes)
+        check(*args)
+        return args
+
     LIBRARY.impl(op, forward, "CompositeExplicitAutograd")
     for device_type in _DEVICES:
         LIBRARY.impl(op, partial(_autocast, op, device_type), f"Autocast{device_type.upper()}")
@@ -67,7 +74,7 @@ def register(
         torch.library.register_fake(f"lmwp_ops::{name}", fake, lib=LIBRARY)
     candidates = [_compiled_candidate(op, backend) for backend in compiled]
     candidates.append(_dispatch.Candidate("reference", reference))
-    _dispatch.register(op, candidates, bind=bind, example=example)
+    _dispatch.register(op, candidates, bind=bind, example=checked_example)
 
 
 def register_gradient(

@@ -74,22 +74,17 @@ def _stored(kernel: Kernel) -> Verdict | None:
     return _verdicts[kernel]
 
 
-def check(
-    op: "Op", candidate: "Candidate", gpu: "Gpu", device: torch.device, dtype: torch.dtype
-) -> Verdict | None:
-    """Compare `candidate` with the reference and keep the verdict; warn of a failure.
+def ahead(op: "Op", candidate: "Candidate", gpu: "Gpu", like: Tensor) -> Verdict | None:
+    """The verdict on a kernel; it is checked, also again, unless it is known to be right.
 
-    Returns None without a verdict where memory does not suffice.
+    None where memory does not suffice.
     """
-    kernel = (op.name, candidate.backend, dtype, gpu.capability)
-    verdict = _compare(op, candidate, device, dtype)
-    if verdict is None:
-        return None
-    _verdicts[kernel] = verdict
-    _disk_cache.store(KIND, _key(kernel), {"error": verdict.error})
-    if verdict.error:
-        _warn(kernel, gpu, verdict.error)
-    return verdict
+    kernel = (op.name, candidate.backend, like.dtype, gpu.capability)
+    verdict = _verdicts.get(kernel) or _stored(kernel)
+    if verdict and not verdict.error:
+        return verdict
+    with _one_at_a_time:
+        return _check(kernel, op, candidate, gpu, like.device)
 
 
 def verified() -> dict[str, dict[str, str]]:
@@ -128,9 +123,23 @@ def _first_use(
             return _verdicts.get(kernel)
         _being_checked.add(kernel)
         try:
-            return check(op, candidate, gpu, device, kernel[2])
+            return _check(kernel, op, candidate, gpu, device)
         finally:
             _being_checked.remove(kernel)
+
+
+def _check(
+    kernel: Kernel, op: "Op", candidate: "Candidate", gpu: "Gpu", device: torch.device
+) -> Verdict | None:
+    """Compare with the reference, keep the verdict, warn of a failure; None for want of memory."""
+    verdict = _compare(op, candidate, device, kernel[2])
+    if verdict is None:
+        return None
+    _verdicts[kernel] = verdict
+    _disk_cache.store(KIND, _key(kernel), {"error": verdict.error})
+    if verdict.error:
+        _warn(kernel, gpu, verdict.error)
+    return verdict
 
 
 def _compare(
@@ -151,8 +160,13 @@ def _compare(
         except torch.OutOfMemoryError:
             return None
         except Exception as error:
-            return Verdict(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
+            return Verdict(in_one_line(error))
     return Verdict(mismatch(got, plain, truth))
+
+
+def in_one_line(error: Exception) -> str:
+    """The type of an error and the first line of its message."""
+    return ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
 
 
 def mismatch(got: Sequence[Tensor], plain: Sequence[Tensor], truth: Sequence[Tensor]) -> str | None:

@@ -40,6 +40,7 @@ LAYER_OF = {
         "_tables": "base",
         "_tuning": "base",
         "_verification": "base",
+        "_warmup": "base",
     },
     "lmwp_models": {
         "": "top",
