@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from torch import Tensor
+import torch
 
 from lmwp_ops import _gpu, _tables, _verification
 from lmwp_ops._backends import BACKENDS, GPU_BACKENDS
-from lmwp_ops._examples import Example, tensors
-from lmwp_ops._gpu import Gpu
+from lmwp_ops._examples import Example
+from lmwp_ops._gpu import Place
 
 AUTO = "auto"
 ENVIRONMENT = "LMWP_OPS_BACKEND"
@@ -51,17 +51,28 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class OnGpu:
+    """How an op runs on one GPU in one dtype: whom it asks, in order, and who is known to be
+    right there."""
+
+    place: Place
+    order: tuple[Candidate, ...]
+    proved: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
 class Op:
     """An op's candidates, how the arguments of its public function become op arguments, and how
-    arguments to try it with are made. `available` are the candidates that are loaded; `on_gpu`
-    says whether one of them is for a GPU."""
+    arguments to try it with are made. `available` are the candidates that are loaded; `has_gpu`
+    says whether one of them is for a GPU, `met` what each device and dtype met so far means."""
 
     name: str
     candidates: dict[str, Candidate]
     bind: Callable[..., tuple[Any, ...]]
     example: Example
     available: tuple[Candidate, ...]
-    on_gpu: bool
+    has_gpu: bool
+    met: dict[tuple[torch.device, torch.dtype], OnGpu | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +112,16 @@ def register(
     bind: Callable[..., tuple[Any, ...]],
     example: Example,
 ) -> None:
-    """Register `op`; `bind` turns the arguments of its public function into op arguments, and
-    `example(device, dtype, shapes)` makes op arguments to check and time its kernels with."""
+    """Register `op`, whose first argument is a list of tensors or a tensor.
+
+    `bind` turns the arguments of its public function into op arguments, and
+    `example(device, dtype, shapes)` makes op arguments to check and time its kernels with.
+    """
     ordered = sorted(candidates, key=lambda candidate: BACKENDS.index(candidate.backend))
     available = tuple(candidate for candidate in ordered if candidate.unavailable is None)
-    on_gpu = any(candidate.backend in GPU_BACKENDS for candidate in available)
+    has_gpu = any(candidate.backend in GPU_BACKENDS for candidate in available)
     by_backend = {candidate.backend: candidate for candidate in ordered}
-    _ops[op] = Op(op, by_backend, bind, example, available, on_gpu)
+    _ops[op] = Op(op, by_backend, bind, example, available, has_gpu)
 
 
 def run(op: str, *args: Any) -> Any:
@@ -138,53 +152,73 @@ def check_and_run(op: str, check: Callable[..., None], args: tuple[Any, ...]) ->
 
 def _choose(op: str, args: tuple[Any, ...]) -> Candidate:
     registered_op = _ops[op]
-    place = _place(args) if registered_op.on_gpu else None
+    on_gpu = _meet(registered_op, args) if registered_op.has_gpu else None
     if _forced is not None and _forced in registered_op.candidates:
         candidate = registered_op.candidates[_forced]
         reason = candidate.reason(args)
-        if reason is None and place:
-            reason = _verification.failure(registered_op, candidate, *place)
+        if reason is None and on_gpu and not _is_trusted(registered_op, candidate, on_gpu):
+            reason = _known_failure(registered_op, candidate, on_gpu)
         if reason:
             raise BackendError(
                 f"{op}: backend {_forced!r} was forced and cannot run this call: {reason}"
             )
         return candidate
-    candidates = _in_order(registered_op, *place) if place else registered_op.available
-    for candidate in candidates:
-        if candidate.refuse(*args) is None and not (
-            place and _verification.failure(registered_op, candidate, *place)
+    for candidate in on_gpu.order if on_gpu else registered_op.available:
+        if candidate.refuse(*args) is None and (
+            on_gpu is None
+            or candidate.backend in on_gpu.proved
+            or _is_trusted(registered_op, candidate, on_gpu)
         ):
             return candidate
     raise BackendError(str(_explain(op, args)))
 
 
-def _place(args: tuple[Any, ...]) -> tuple[Gpu, Tensor] | None:
-    """The GPU of a call and a tensor that has its device and dtype; None if it is on no GPU."""
-    like = next(tensors(args), None)
-    if like is None or (gpu := _gpu.describe(like.device)) is None:
+def _meet(op: Op, args: tuple[Any, ...]) -> OnGpu | None:
+    """How a call on these arguments runs on its GPU; None if it is on no GPU."""
+    like = args[0][0] if isinstance(args[0], list) else args[0]
+    met = like.device, like.dtype
+    try:
+        return op.met[met]
+    except KeyError:
+        op.met[met] = _on_gpu(op, *met)
+        return op.met[met]
+
+
+def _on_gpu(op: Op, device: torch.device, dtype: torch.dtype) -> OnGpu | None:
+    gpu = _gpu.describe(device)
+    if gpu is None:
         return None
-    return gpu, like
+    order = _tables.backend_order(op.name, dtype, gpu)
+    candidates = sorted(op.available, key=lambda candidate: order.index(candidate.backend))
+    return OnGpu(Place(gpu, device, dtype), tuple(candidates))
 
 
-def _in_order(op: Op, gpu: Gpu, like: Tensor) -> list[Candidate]:
-    """The available candidates as calls on this GPU ask them."""
-    order = _tables.backend_order(op.name, like.dtype, gpu)
-    return sorted(op.available, key=lambda candidate: order.index(candidate.backend))
+def _is_trusted(op: Op, candidate: Candidate, on_gpu: OnGpu) -> bool:
+    """Whether a candidate passes its check at first use, or cannot be checked yet."""
+    verdict = _verification.verdict(op, candidate, on_gpu.place)
+    if verdict == _verification.RIGHT:
+        on_gpu.proved.add(candidate.backend)
+    return verdict is None or verdict.error is None
+
+
+def _known_failure(op: Op, candidate: Candidate, on_gpu: OnGpu) -> str | None:
+    verdict = _verification.known(op, candidate, on_gpu.place)
+    return verdict.reason if verdict else None
 
 
 def _explain(op: str, args: tuple[Any, ...]) -> Explanation:
     registered_op = _ops[op]
     candidates = registered_op.candidates
-    place = _place(args) if registered_op.on_gpu else None
-    order = _tables.backend_order(op, place[1].dtype, place[0]) if place else BACKENDS
+    on_gpu = _meet(registered_op, args) if registered_op.has_gpu else None
+    order = [candidate.backend for candidate in on_gpu.order] if on_gpu else []
     forced = _forced if _forced in candidates else None
     chosen = None
     refusals = {}
-    for backend in sorted(candidates, key=order.index):
+    for backend in dict.fromkeys([*order, *candidates]):
         candidate = candidates[backend]
         reason = candidate.reason(args)
-        if reason is None and place:
-            reason = _verification.failure(registered_op, candidate, *place, check_now=False)
+        if reason is None and on_gpu:
+            reason = _known_failure(registered_op, candidate, on_gpu)
         if reason is None and forced not in (None, backend):
             reason = f"{forced} is forced"
         elif reason is None and chosen:

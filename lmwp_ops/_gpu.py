@@ -6,6 +6,7 @@ import importlib.metadata
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -24,6 +25,14 @@ class Gpu:
 
     def __str__(self) -> str:
         return f"{self.name} ({architecture(self.capability)})"
+
+
+class Place(NamedTuple):
+    """Where and in which dtype a kernel computes."""
+
+    gpu: Gpu
+    device: torch.device
+    dtype: torch.dtype
 
 
 def architecture(capability: tuple[int, int]) -> str:

@@ -18,10 +18,10 @@ from torch import Tensor
 from lmwp_ops import _disk_cache, _gpu
 from lmwp_ops._backends import GPU_BACKENDS
 from lmwp_ops._examples import convert, tensors
+from lmwp_ops._gpu import Gpu, Place
 
 if TYPE_CHECKING:
     from lmwp_ops._dispatch import Candidate, Op
-    from lmwp_ops._gpu import Gpu
 
 ENVIRONMENT = "LMWP_OPS_VERIFY"
 KIND = "verified"
@@ -41,6 +41,8 @@ class Verdict:
         return f"it failed its check at first use: {self.error}" if self.error else None
 
 
+RIGHT = Verdict(None)
+
 Kernel = tuple[str, str, torch.dtype, tuple[int, int]]
 """Op, backend, dtype and compute capability."""
 
@@ -49,20 +51,47 @@ _being_checked: set[Kernel] = set()
 _one_at_a_time = threading.RLock()
 
 
-def failure(
-    op: "Op", candidate: "Candidate", gpu: "Gpu", like: Tensor, *, check_now: bool = True
-) -> str | None:
-    """Why `candidate` may not compute with tensors such as `like`.
+def verdict(op: "Op", candidate: "Candidate", place: Place) -> Verdict | None:
+    """The verdict on a kernel, which is checked now if nobody has yet.
 
-    A kernel that nobody has checked yet is checked, or with `check_now=False` taken to be right.
+    None where that is not possible: while a CUDA graph is captured or a graph traced, or for want
+    of memory. A later call will have to do it.
     """
-    if not enabled or candidate.backend not in GPU_BACKENDS:
+    if known_or_none := known(op, candidate, place):
+        return known_or_none
+    if _gpu.is_capturing() or torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
         return None
-    kernel = (op.name, candidate.backend, like.dtype, gpu.capability)
-    verdict = _verdicts.get(kernel) or _stored(kernel)
-    if verdict is None and check_now:
-        verdict = _first_use(kernel, op, candidate, gpu, like.device)
-    return verdict.reason if verdict else None
+    kernel = _kernel(op, candidate, place)
+    with _one_at_a_time:
+        # Another thread was faster, or the check itself came by here.
+        if kernel in _verdicts or kernel in _being_checked:
+            return _verdicts.get(kernel)
+        _being_checked.add(kernel)
+        try:
+            return _check(op, candidate, place)
+        finally:
+            _being_checked.remove(kernel)
+
+
+def known(op: "Op", candidate: "Candidate", place: Place) -> Verdict | None:
+    """The verdict on a kernel that this process or an earlier one has checked, else None."""
+    if not enabled or candidate.backend not in GPU_BACKENDS:
+        return RIGHT
+    kernel = _kernel(op, candidate, place)
+    return _verdicts.get(kernel) or _stored(kernel)
+
+
+def ahead(op: "Op", candidate: "Candidate", place: Place) -> Verdict | None:
+    """As `verdict`, but a kernel that failed is checked again."""
+    before = known(op, candidate, place)
+    if before == RIGHT:
+        return before
+    with _one_at_a_time:
+        return _check(op, candidate, place)
+
+
+def _kernel(op: "Op", candidate: "Candidate", place: Place) -> Kernel:
+    return op.name, candidate.backend, place.dtype, place.gpu.capability
 
 
 def _stored(kernel: Kernel) -> Verdict | None:
@@ -72,19 +101,6 @@ def _stored(kernel: Kernel) -> Verdict | None:
         return None
     _verdicts[kernel] = Verdict(value["error"])
     return _verdicts[kernel]
-
-
-def ahead(op: "Op", candidate: "Candidate", gpu: "Gpu", like: Tensor) -> Verdict | None:
-    """The verdict on a kernel; it is checked, also again, unless it is known to be right.
-
-    None where memory does not suffice.
-    """
-    kernel = (op.name, candidate.backend, like.dtype, gpu.capability)
-    verdict = _verdicts.get(kernel) or _stored(kernel)
-    if verdict and not verdict.error:
-        return verdict
-    with _one_at_a_time:
-        return _check(kernel, op, candidate, gpu, like.device)
 
 
 def verified() -> dict[str, dict[str, str]]:
@@ -111,57 +127,38 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _first_use(
-    kernel: Kernel, op: "Op", candidate: "Candidate", gpu: "Gpu", device: torch.device
-) -> Verdict | None:
-    """Check a kernel, once for all threads; None where that has to wait for a later call."""
-    if _gpu.is_capturing() or torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
-        return None
-    with _one_at_a_time:
-        # Another thread was faster, or the check itself came by here.
-        if kernel in _verdicts or kernel in _being_checked:
-            return _verdicts.get(kernel)
-        _being_checked.add(kernel)
-        try:
-            return _check(kernel, op, candidate, gpu, device)
-        finally:
-            _being_checked.remove(kernel)
-
-
-def _check(
-    kernel: Kernel, op: "Op", candidate: "Candidate", gpu: "Gpu", device: torch.device
-) -> Verdict | None:
+def _check(op: "Op", candidate: "Candidate", place: Place) -> Verdict | None:
     """Compare with the reference, keep the verdict, warn of a failure; None for want of memory."""
-    verdict = _compare(op, candidate, device, kernel[2])
-    if verdict is None:
+    try:
+        found = Verdict(_error(op, candidate, place))
+    except torch.OutOfMemoryError:
         return None
-    _verdicts[kernel] = verdict
-    _disk_cache.store(KIND, _key(kernel), {"error": verdict.error})
-    if verdict.error:
-        _warn(kernel, gpu, verdict.error)
-    return verdict
+    kernel = _kernel(op, candidate, place)
+    _verdicts[kernel] = found
+    _disk_cache.store(KIND, _key(kernel), {"error": found.error})
+    if found.error:
+        _warn(kernel, place.gpu, found.error)
+    return found
 
 
-def _compare(
-    op: "Op", candidate: "Candidate", device: torch.device, dtype: torch.dtype
-) -> Verdict | None:
+def _error(op: "Op", candidate: "Candidate", place: Place) -> str | None:
     reference = op.candidates["reference"].run
     with (
         torch.no_grad(),
         torch.autocast("cpu", enabled=False),
         torch.autocast("cuda", enabled=False),
     ):
-        args = op.example(device, dtype, None)
-        on_cpu = convert(args, Tensor.cpu)
+        args = op.example(place.device, place.dtype, None)
+        on_cpu = convert(args, Tensor.cpu)  # waits: errors of earlier kernels are not of this one
         plain = list(tensors(reference(*on_cpu)))
         truth = list(tensors(reference(*convert(on_cpu, Tensor.double))))
         try:
             got = [y.cpu() for y in tensors(candidate.run(*args))]
         except torch.OutOfMemoryError:
-            return None
-        except Exception as error:
-            return Verdict(in_one_line(error))
-    return Verdict(mismatch(got, plain, truth))
+            raise
+        except Exception as error:  # whatever a kernel may raise
+            return in_one_line(error)
+    return mismatch(got, plain, truth)
 
 
 def in_one_line(error: Exception) -> str:
@@ -191,7 +188,7 @@ def mismatch(got: Sequence[Tensor], plain: Sequence[Tensor], truth: Sequence[Ten
     return None
 
 
-def _warn(kernel: Kernel, gpu: "Gpu", error: str) -> None:
+def _warn(kernel: Kernel, gpu: Gpu, error: str) -> None:
     op, backend, dtype, _ = kernel
     warnings.warn(
         f"lmwp_ops: {op} on {backend} in {_name(dtype)} failed its check at first use on {gpu}: "

@@ -13,7 +13,7 @@ from lmwp_ops import _dispatch, _gpu, _tuning, _verification
 from lmwp_ops._backends import GPU_BACKENDS
 from lmwp_ops._dispatch import Candidate, Op
 from lmwp_ops._examples import Shapes, tensors
-from lmwp_ops._gpu import Gpu
+from lmwp_ops._gpu import Gpu, Place
 from lmwp_ops._tables import Config
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -103,19 +103,20 @@ def warmup(
     names = _names(ops)
     for name in shapes or ():
         _known(name, "shapes")
-    place = torch.device("cuda" if device is None else device)
-    if place.type == "cuda" and not torch.cuda.is_available():
+    device = torch.device("cuda" if device is None else device)
+    if device.type == "cuda" and not torch.cuda.is_available():
         return Report(None, f"torch {torch.__version__} sees no GPU")
-    if place.type == "cuda" and place.index is None:
-        place = torch.device("cuda", torch.cuda.current_device())
-    gpu = _gpu.describe(place)
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
+    gpu = _gpu.describe(device)
     if gpu is None:
-        return Report(None, f"{place} is not a GPU")
+        return Report(None, f"{device} is not a GPU")
     report = Report(str(gpu))
     for name, dtype in itertools.product(names, dtypes):
+        place = Place(gpu, device, dtype)
         inputs: Sequence[Shapes | None] = (shapes or {}).get(name) or [None]
         for sizes in inputs:
-            for row in _warm_up(_dispatch.op_named(name), gpu, place, dtype, sizes):
+            for row in _warm_up(_dispatch.op_named(name), place, sizes):
                 report.rows.append(row)
                 if progress:
                     print(row, file=sys.stderr, flush=True)
@@ -136,20 +137,18 @@ def _known(name: str, argument: str) -> str:
     return name
 
 
-def _warm_up(
-    op: Op, gpu: Gpu, place: torch.device, dtype: torch.dtype, shapes: Shapes | None
-) -> Iterator[Row]:
-    args = op.example(place, dtype, shapes)
+def _warm_up(op: Op, place: Place, shapes: Shapes | None) -> Iterator[Row]:
+    args = op.example(place.device, place.dtype, shapes)
     like = next(tensors(args))
     for backend, candidate in op.candidates.items():
         if backend == "cpp":
             continue
-        row = Row(op.name, backend, str(dtype).removeprefix("torch."), "right", shapes=shapes)
+        row = Row(op.name, backend, str(place.dtype).removeprefix("torch."), "right", shapes=shapes)
         with torch.no_grad(), torch.cuda.device_of(like):
-            yield _tuned(_judged(row, op, candidate, gpu, args), candidate, gpu, args)
+            yield _tuned(_judged(row, op, candidate, place, args), candidate, place.gpu, args)
 
 
-def _judged(row: Row, op: Op, candidate: Candidate, gpu: Gpu, args: tuple[Any, ...]) -> Row:
+def _judged(row: Row, op: Op, candidate: Candidate, place: Place, args: tuple[Any, ...]) -> Row:
     """The row with its verdict."""
     if candidate.unavailable:
         return replace(row, verdict="not available", reason=candidate.unavailable)
@@ -159,7 +158,7 @@ def _judged(row: Row, op: Op, candidate: Candidate, gpu: Gpu, args: tuple[Any, .
         return row
     if not _verification.enabled:
         return replace(row, verdict="not checked", reason=f"{_verification.ENVIRONMENT}=0")
-    verdict = _verification.ahead(op, candidate, gpu, next(tensors(args)))
+    verdict = _verification.ahead(op, candidate, place)
     if verdict is None:
         return replace(row, verdict="not checked", reason="out of memory")
     return replace(row, verdict="failed", reason=verdict.error) if verdict.error else row

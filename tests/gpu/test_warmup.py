@@ -14,6 +14,8 @@ def _nothing_known(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     monkeypatch.setattr(_verification, "_verdicts", {})
     monkeypatch.setattr(_verification, "enabled", True)
     monkeypatch.setattr(_tuning, "_answers", {})
+    for op in _dispatch.registered():
+        _dispatch.op_named(op).met.clear()
 
 
 def test_the_gpu_is_described(device: torch.device) -> None:

@@ -13,6 +13,8 @@ from .fake_gpu import GPU
 def forget_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a new process would not know."""
     monkeypatch.setattr(_verification, "_verdicts", {})
+    for op in _dispatch._ops.values():
+        op.met.clear()
     monkeypatch.setattr(_disk_cache, "_warned", False)
     monkeypatch.setattr(_tuning, "_answers", {})
     _tables.by_nearness.cache_clear()
@@ -29,5 +31,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     monkeypatch.setattr(_gpu, "describe", lambda device: GPU)
     forget_this_process(monkeypatch)
     yield tmp_path / "kernels"
+    for op in _dispatch._ops.values():
+        op.met.clear()
     _tables.by_nearness.cache_clear()
     _tables.backend_order.cache_clear()

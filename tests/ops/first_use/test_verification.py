@@ -139,6 +139,7 @@ def test_another_architecture_is_checked_again(monkeypatch: pytest.MonkeyPatch) 
     kernel = fake_gpu.right()
     install(triton=kernel)
     call()
+    forget_this_process(monkeypatch)
     monkeypatch.setattr(_gpu, "describe", lambda device: _gpu.Gpu("Fake 2000", (12, 0), 100))
     call()
     assert kernel.calls == 4
