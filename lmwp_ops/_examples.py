@@ -16,10 +16,10 @@ Example = Callable[[torch.device, torch.dtype, Shapes | None], tuple[Any, ...]]
 class Draw:
     """Draws tensors of one device and dtype; leaves torch's own random numbers alone."""
 
-    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, device: torch.device, dtype: torch.dtype, seed: int = 0) -> None:
         self._device = device
         self._dtype = dtype
-        self._generator = torch.Generator("cpu").manual_seed(0)
+        self._generator = torch.Generator("cpu").manual_seed(seed)
 
     def __call__(self, *shape: int) -> Tensor:
         """Of mean 0 and deviation 1."""

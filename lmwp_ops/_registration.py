@@ -3,7 +3,7 @@
 The first argument of every op is its list of branches, `xs`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lmwp_ops import _dispatch, _loader
-from lmwp_ops._examples import Example, Shapes
+from lmwp_ops._examples import Draw, Example, Shapes, convert
 from lmwp_ops._layout import empty_like_layout
 from lmwp_ops._library import LIBRARY
 
@@ -72,20 +72,38 @@ def register(
         LIBRARY.impl(op, partial(_autocast, op, device_type), f"Autocast{device_type.upper()}")
     for name in (op, *(f"{op}_{backend}" for backend in compiled)):
         torch.library.register_fake(f"lmwp_ops::{name}", fake, lib=LIBRARY)
-    candidates = [_compiled_candidate(op, backend) for backend in compiled]
-    candidates.append(_dispatch.Candidate("reference", reference))
-    _dispatch.register(op, candidates, bind=bind, example=checked_example)
+    runs = {backend: getattr(torch.ops.lmwp_ops, f"{op}_{backend}").default for backend in compiled}
+    candidates = [
+        _compiled_candidate(backend, run, validates=backend == "cpp")
+        for backend, run in runs.items()
+    ]
+    everyone = [*candidates, _dispatch.Candidate("reference", reference)]
+    _dispatch.register(op, everyone, bind=bind, example=checked_example)
 
 
 def register_gradient(
     op: str,
     *,
-    backward: Callable[..., Any],
+    check: Callable[..., None],
     fake: Callable[..., Any],
+    reference: Callable[..., Any],
+    compiled: Mapping[str, Callable[..., Any]],
     setup_context: Callable[..., None],
     differentiate: Callable[..., Any],
 ) -> None:
-    """Give the op its gradient, through the defined `<op>_backward`, and that op no gradient."""
+    """Give the op its gradient, through the defined `<op>_backward`, and that op no gradient.
+
+    `compiled` maps the backends of compiled libraries to what computes `<op>_backward` with them.
+    """
+    name = f"{op}_backward"
+
+    def backward(*args: Any) -> Any:
+        check(*args)
+        return _dispatch.run(name, *args)
+
+    def checked_fake(*args: Any) -> Any:
+        check(*args)
+        return fake(*args)
 
     def refuse(ctx: Any, *grads: Any) -> None:
         raise NotImplementedError(
@@ -93,12 +111,29 @@ def register_gradient(
             "a gradient of its gradient was asked for (create_graph=True)"
         )
 
-    LIBRARY.impl(f"{op}_backward", backward, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"lmwp_ops::{op}_backward", fake, lib=LIBRARY)
+    LIBRARY.impl(name, backward, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"lmwp_ops::{name}", checked_fake, lib=LIBRARY)
     torch.library.register_autograd(
         f"lmwp_ops::{op}", differentiate, setup_context=setup_context, lib=LIBRARY
     )
-    torch.library.register_autograd(f"lmwp_ops::{op}_backward", refuse, lib=LIBRARY)
+    torch.library.register_autograd(f"lmwp_ops::{name}", refuse, lib=LIBRARY)
+    candidates = [
+        _compiled_candidate(backend, run, validates=False) for backend, run in compiled.items()
+    ]
+    everyone = [*candidates, _dispatch.Candidate("reference", reference)]
+    _dispatch.register(name, everyone, bind=lambda *args: args, example=partial(_gradients_of, op))
+
+
+def _gradients_of(
+    op: str, device: torch.device, dtype: torch.dtype, shapes: Shapes | None
+) -> tuple[Any, ...]:
+    """Arguments to try `<op>_backward` with: every gradient of the example of the op."""
+    args = _dispatch.op_named(op).example(device, dtype, shapes)
+    forward, backward = (getattr(torch.ops.lmwp_ops, name) for name in (op, f"{op}_backward"))
+    outputs = forward.default(*convert(args, lambda t: t.to("meta")))
+    draw = Draw(device, dtype, seed=1)
+    wanted = [True] * len(backward.default._schema.returns)
+    return [draw(*y.shape) for y in outputs], *args, wanted
 
 
 def empty_gradients(
@@ -122,15 +157,17 @@ def _autocast(op: str, device_type: str, *args: Any) -> list[Tensor]:
         return outputs
 
 
-def _compiled_candidate(op: str, backend: str) -> _dispatch.Candidate:
-    """The candidate that runs `<op>_cpp` or `<op>_cuda` of a compiled library."""
+def _compiled_candidate(
+    backend: str, run: Callable[..., Any], *, validates: bool
+) -> _dispatch.Candidate:
+    """The candidate that runs what a compiled library implements."""
     library, device_type = {"cpp": ("_C", "cpu"), "cuda": ("_C_cuda", "cuda")}[backend]
     return _dispatch.Candidate(
         backend,
-        getattr(torch.ops.lmwp_ops, f"{op}_{backend}").default,
+        run,
         unavailable=_loader.status()[library],
         refuse=partial(_refuse_compiled, device_type),
-        validates=backend == "cpp",
+        validates=validates,
     )
 
 

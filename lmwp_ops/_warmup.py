@@ -16,6 +16,7 @@ from lmwp_ops._examples import Shapes, tensors
 from lmwp_ops._gpu import Gpu, Place
 from lmwp_ops._tables import Config
 
+BACKWARD = "_backward"
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 Verdict = Literal["right", "failed", "refuses", "not available", "not checked"]
@@ -85,7 +86,7 @@ def warmup(
     failed before are checked again.
 
     Args:
-        ops: names or public functions; all by default.
+        ops: names or public functions, each with its backward pass; all by default.
         dtypes: what to prepare for.
         shapes: for the name of an op, the inputs to tune it for: each a list with [N, C, H, W] of
             every branch, finest first, as in `{"goctconv2d": [[(1, 10, 224, 224)]]}`. An op that
@@ -114,7 +115,7 @@ def warmup(
     report = Report(str(gpu))
     for name, dtype in itertools.product(names, dtypes):
         place = Place(gpu, device, dtype)
-        inputs: Sequence[Shapes | None] = (shapes or {}).get(name) or [None]
+        inputs: Sequence[Shapes | None] = _given(name, shapes or {}) or [None]
         for sizes in inputs:
             for row in _warm_up(_dispatch.op_named(name), place, sizes):
                 report.rows.append(row)
@@ -124,9 +125,18 @@ def warmup(
 
 
 def _names(ops: Sequence[str | Callable[..., Any]] | None) -> list[str]:
+    """The ops, each with its backward op where there is one."""
+    registered = _dispatch.registered()
     if ops is None:
-        return list(_dispatch.registered())
-    return [_known(op if isinstance(op, str) else op.__name__, "ops") for op in ops]
+        return list(registered)
+    given = [_known(op if isinstance(op, str) else op.__name__, "ops") for op in ops]
+    names = (name for op in given for name in (op, f"{op}{BACKWARD}"))
+    return [name for name in names if name in registered]
+
+
+def _given(name: str, shapes: Mapping[str, Sequence[Shapes]]) -> Sequence[Shapes]:
+    """The inputs for an op; a backward op shares those of its op."""
+    return shapes.get(name.removesuffix(BACKWARD), ())
 
 
 def _known(name: str, argument: str) -> str:

@@ -98,10 +98,11 @@ static void conv_tile(const TileSources& sources, const TileTarget& target, int6
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t i = 0; i < target.addend_count; ++i) {
       const TileAddend& addend = target.addends[i];
-      const int64_t low = addend.axis.low(begin + r), next = min(low + 1, addend.axis.in - 1);
+      const int64_t low = addend.axis.low(begin + r);
+      const float fraction = addend.axis.fraction(begin + r);
+      const int64_t next = fraction > 0 ? min(low + 1, addend.axis.in - 1) : low;
       mixed[i] = {addend.plane + (low - addend.first) * addend.pitch,
-                  addend.plane + (next - addend.first) * addend.pitch, addend.stride,
-                  addend.axis.fraction(begin + r)};
+                  addend.plane + (next - addend.first) * addend.pitch, addend.stride, fraction};
     }
     float* const out = target.out + r * target.pitch;
     const int64_t row = r * sources.pitch;

@@ -26,6 +26,7 @@ struct DepthwiseProblem {
   int stride;  // 1 or 2
   int64_t dilation;
   Dtype dtype;
+  bool spread;  // x stands for a map of the output's size with zeros between its rows and columns
 };
 
 // A problem is cut into independent tasks; a thread runs ranges of them with scratch of its own.
@@ -35,9 +36,20 @@ struct DepthwiseKernel {
   void (*run)(const DepthwiseProblem& problem, int64_t begin, int64_t end, float* scratch);
 };
 
-#define LMWP_DECLARE_DEPTHWISE(isa)          \
-  namespace isa {                            \
-  DepthwiseKernel depthwise_scales_kernel(); \
+// Gradients of the weights, where y holds the gradients of the results. A task leaves its sums in
+// `partials`, kernel^2 for each task; `reduce` adds them up, branch by branch, in a fixed order.
+struct DepthwiseWeightKernel {
+  int64_t (*task_count)(const DepthwiseProblem& problem);
+  int64_t (*scratch_floats)(const DepthwiseProblem& problem);
+  void (*run)(const DepthwiseProblem& problem, int64_t begin, int64_t end, float* partials,
+              float* scratch);
+  void (*reduce)(const DepthwiseProblem& problem, const float* partials, float* const* gradients);
+};
+
+#define LMWP_DECLARE_DEPTHWISE(isa)                       \
+  namespace isa {                                         \
+  DepthwiseKernel depthwise_scales_kernel();              \
+  DepthwiseWeightKernel depthwise_scales_weight_kernel(); \
   }
 LMWP_DECLARE_DEPTHWISE(generic)
 LMWP_DECLARE_DEPTHWISE(sse42)

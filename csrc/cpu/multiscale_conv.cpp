@@ -21,23 +21,6 @@ const float kOnes[] = {1, 1, 1, 1, 1, 1, 1, 1};
 const float kZeros[] = {0, 0, 0, 0, 0, 0, 0, 0};
 static_assert(kTileChannels <= 8);
 
-// Takes aligned pieces off scratch.
-class Arena {
- public:
-  explicit Arena(float* scratch) {
-    const uintptr_t misaligned = reinterpret_cast<uintptr_t>(scratch) / sizeof(float) % kAlign;
-    next_ = scratch + (kAlign - misaligned) % kAlign;
-  }
-  float* take(int64_t floats) {
-    float* taken = next_;
-    next_ += floats;
-    return taken;
-  }
-
- private:
-  float* next_;
-};
-
 // Runs the tasks of one output with elements of type T.
 template <typename T>
 class Runner {
@@ -50,7 +33,7 @@ class Runner {
         rows_(rows),
         own_(own_planes(problem, output, rows)),
         results_(output.width, conv_rows(output, rows)),
-        reader_(problem, buffers_) {
+        reader_(buffers_) {
     Arena arena(scratch);
     const int64_t buffer = buffer_floats(output);
     for (float*& row : buffers_) row = arena.take(buffer) + kAlign;
@@ -82,12 +65,13 @@ class Runner {
   };
 
   Pieces take(Arena& arena, const ConvTerm& term) const {
-    Pieces pieces{own_, arena.take(ColumnResizer::scratch_floats(horizontal(term))), nullptr,
-                  nullptr};
+    Pieces pieces{own_, arena.take(ColumnResizer::scratch_floats(horizontal(term, output_.width))),
+                  nullptr, nullptr};
     if (in_place(problem_, term)) return pieces;
     if (is_coarse(term)) {
       pieces.planes = coarse_planes(problem_, output_, term, rows_);
-      pieces.widened = arena.take(kTileChannels * widened(output_, pieces.planes).floats());
+      const Results wide = widened(output_, term, pieces.planes, rows_);
+      pieces.widened = arena.take(kTileChannels * wide.floats());
     }
     pieces.plane = arena.take(term.input->channels * pieces.planes.floats());
     return pieces;
@@ -97,19 +81,19 @@ class Runner {
     return static_cast<const T*>(input.x) + image_ * input.stride[0] + c * input.stride[1];
   }
 
-  Axis vertical(const ConvTerm& term) const {
-    return {input_size(problem_, *term.input).height, output_.height};
-  }
-
-  Axis horizontal(const ConvTerm& term) const {
-    return {input_size(problem_, *term.input).width, output_.width};
-  }
-
-  // Rows of a coarser term that the band's rows are resized from.
+  // Rows of a coarser term that the band's rows come from.
   void coarse_rows(const ConvTerm& term, int64_t* begin, int64_t* end) const {
-    const Axis axis = vertical(term);
-    *begin = axis.low(conv_begin_);
-    *end = min(axis.low(conv_end_ - 1) + 2, axis.in);
+    const Axis axis = vertical(term, output_.height);
+    if (term.resample == Resample::bilinear_up) {
+      *begin = axis.low(conv_begin_);
+      *end = min(axis.low(conv_end_ - 1) + 2, axis.in);
+    } else if (term.resample == Resample::bilinear_down_adjoint) {
+      *begin = axis.first_from(conv_begin_ - 1);
+      *end = axis.first_from(conv_end_);
+    } else {
+      *begin = conv_begin_ >> term.steps;
+      *end = min(((conv_end_ - 1) >> term.steps) + 1, axis.in);
+    }
   }
 
   void load_terms() {
@@ -120,8 +104,8 @@ class Runner {
       if (in_place(problem_, term)) continue;
       int64_t begin = conv_begin_, end = conv_end_;
       if (is_coarse(term)) coarse_rows(term, &begin, &end);
-      const ColumnResizer resizer(horizontal(term), pieces.tables);
-      if (is_coarse(term) || term.resample == Resample::bilinear_down) resizer.prepare();
+      const ColumnResizer resizer(horizontal(term, output_.width), pieces.tables);
+      if (term.resample != Resample::none) resizer.prepare();
       load_rows(term, resizer, pieces, begin, end);
     }
     coarse_result_ = arena.take(0) + kAlign;
@@ -131,7 +115,7 @@ class Runner {
   void load_rows(const ConvTerm& term, const ColumnResizer& resizer, const Pieces& pieces,
                  int64_t begin, int64_t end) const {
     const Planes& planes = pieces.planes;
-    const Axis rows = vertical(term);
+    const Axis rows = vertical(term, output_.height);
     float* to = pieces.plane;
     for (int64_t c = 0; c < term.input->channels; ++c, to += planes.floats()) {
       const T* x = input_channel(*term.input, c);
@@ -148,16 +132,12 @@ class Runner {
     }
   }
 
-  static void clear(float* from, int64_t count) {
-    for (int64_t i = 0; i < count; ++i) from[i] = 0;
-  }
-
   // Appends, for each channel of a term and each tap, where the first pixel reads.
   const float** add_taps(const ConvTerm& term, const Pieces& pieces, int64_t dilation,
                          const float** to) const {
     const Planes& planes = pieces.planes;
     const int64_t reach = problem_.kernel / 2;
-    dilation = effective_dilation(dilation, {planes.height, planes.width});
+    dilation = effective_dilation(dilation * term.dilation, {planes.height, planes.width});
     for (int64_t c = 0; c < term.input->channels; ++c) {
       const float* first =
           pieces.plane
@@ -200,6 +180,8 @@ class Runner {
       float* const finished = result_ + t * results_.floats();
       if (output_.depthwise) {
         run_stages(c + t, finished);
+      } else if (output_.spread_height) {
+        spread(c + t, finished);
       } else {
         for (int64_t h = begin_; h < end_; ++h) {
           write_row(finished + (h - begin_) * results_.pitch, output_.width, output_row(c + t, h),
@@ -222,22 +204,84 @@ class Runner {
       const Planes& planes = pieces.planes;
       int64_t begin, end;
       coarse_rows(term, &begin, &end);
-      const Results narrow(planes.width, planes.rows), wide = widened(output_, planes);
+      const Results narrow(planes.width, planes.rows);
+      const Results wide = widened(output_, term, planes, rows_);
       const int64_t taps = add_taps(term, pieces, tile.group->dilation, pointers_) - pointers_;
       function({pointers_, taps, planes.pitch, weight},
                {nullptr, 0, kOnes, kZeros, kOnes, coarse_result_, narrow.floats(), narrow.pitch},
                begin, end - begin, planes.width);
       weight += taps * tile.channels;
-      const ColumnResizer resizer(horizontal(term), pieces.tables);
+      const ColumnResizer resizer(horizontal(term, output_.width), pieces.tables);
       for (int64_t t = 0; t < tile.channels; ++t) {
-        for (int64_t r = 0; r < end - begin; ++r) {
-          resizer(coarse_result_ + t * narrow.floats() + r * narrow.pitch,
-                  pieces.widened + t * wide.floats() + r * wide.pitch);
+        float* const from = coarse_result_ + t * narrow.floats();
+        float* const to = pieces.widened + t * wide.floats();
+        if (term.resample == Resample::bilinear_up) {
+          for (int64_t r = 0; r < end - begin; ++r) {
+            resizer(from + r * narrow.pitch, to + r * wide.pitch);
+          }
+        } else if (term.resample == Resample::max_pool_adjoint) {
+          route(term, tile.output_channel + t, from, narrow.pitch, begin, end, to, wide.pitch);
+        } else {
+          gather(term, resizer, from, narrow.pitch, begin, to, wide.pitch);
         }
       }
-      addends[count++] = {pieces.widened, wide.floats(), wide.pitch, begin, vertical(term)};
+      const Axis same{output_.height, output_.height};
+      addends[count++] =
+          term.resample == Resample::bilinear_up
+              ? TileAddend{pieces.widened, wide.floats(), wide.pitch, begin,
+                           vertical(term, output_.height)}
+              : TileAddend{pieces.widened, wide.floats(), wide.pitch, conv_begin_, same};
     }
     return count;
+  }
+
+  // Takes the rows [begin, end) of gradients at `from` to the band's rows at `to`.
+  void route(const ConvTerm& term, int64_t c, const float* from, int64_t from_pitch, int64_t begin,
+             int64_t end, float* to, int64_t pitch) const {
+    const ConvInput& routed = *output_.routed;
+    const T* const x = input_channel(routed, c);
+    for (int64_t q = begin; q < end; ++q) {
+      reader_.route(routed, x, term.steps, q, from + (q - begin) * from_pitch, conv_begin_,
+                    conv_end_, to, pitch);
+    }
+    for (int64_t h = max(end << term.steps, conv_begin_); h < conv_end_; ++h) {
+      clear(to + (h - conv_begin_) * pitch, output_.width);
+    }
+  }
+
+  // Brings gradients of resized rows, those from `begin` on at `from`, back to the band's rows.
+  void gather(const ConvTerm& term, const ColumnResizer& resizer, const float* from,
+              int64_t from_pitch, int64_t begin, float* to, int64_t pitch) const {
+    const Axis axis = vertical(term, output_.height);
+    float* const mixed = buffers_[4];
+    for (int64_t h = conv_begin_; h < conv_end_; ++h, to += pitch) {
+      clear(mixed, align(horizontal(term, output_.width).out));
+      for (int64_t r = axis.first_from(h - 1); r < axis.first_from(h + 1); ++r) {
+        add_row(from + (r - begin) * from_pitch, axis.weight(r, h),
+                horizontal(term, output_.width).out, mixed);
+      }
+      resizer.adjoint(mixed, to);
+    }
+  }
+
+  // Gives a quarter of each result to four pixels of the output.
+  void spread(int64_t c, const float* result) const {
+    float* const row = out_rows_[0];
+    const int64_t width = output_.spread_width;
+    for (int64_t h = begin_; h < end_; ++h, result += results_.pitch) {
+      for (int64_t i = 0; i < output_.width; i += kLanes) {
+        const Vec quarter = load<Vec>(result + i) * 0.25f;
+        store(row + 2 * i, interleave_low(quarter, quarter));
+        store(row + 2 * i + kLanes, interleave_high(quarter, quarter));
+      }
+      row[width - 1] = width % 2 ? 0 : row[width - 1];
+      for (int64_t to = 2 * h; to < 2 * h + 2; ++to) {
+        write_row(row, width, output_row(c, to), output_.stride[3]);
+      }
+    }
+    if (end_ < output_.height || output_.spread_height % 2 == 0) return;
+    clear(row, width);
+    write_row(row, width, output_row(c, output_.spread_height - 1), output_.stride[3]);
   }
 
   int64_t first_row() const { return begin_ - halo_of(output_); }

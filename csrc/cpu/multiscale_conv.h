@@ -13,21 +13,27 @@ struct ConvInput {
   const void* x;  // [batch, channels, height, width]
   int64_t channels, height, width;
   int64_t stride[4];
+  bool entry_pool;  // average 2 x 2 pixels first
 };
 
+// An adjoint brings gradients back the way that the values of the forward pass came.
 enum class Resample {
   none,
-  max_pool,       // over windows of 2^steps, before the convolution
-  bilinear_down,  // to the size of the output, before the convolution
-  bilinear_up,    // to the size of the output, after the convolution
+  max_pool,               // over windows of 2^steps, before the convolution
+  bilinear_down,          // to the size of the output, before the convolution
+  bilinear_up,            // to the size of the output, after the convolution
+  max_pool_adjoint,       // to where the output's `routed` has its maxima, after the convolution
+  bilinear_down_adjoint,  // after the convolution
+  bilinear_up_adjoint,    // before the convolution
 };
 
 // What one input adds to one output.
 struct ConvTerm {
   const ConvInput* input;
   Resample resample;
-  int steps;       // scales from the input to the output
-  int64_t column;  // of the input's first channel in the weight
+  int steps;         // scales from the finer to the coarser of input and output
+  int64_t column;    // of the input's first channel in the weight
+  int64_t dilation;  // times that of the group
 };
 
 // Output channels that share a dilation.
@@ -49,7 +55,7 @@ struct DepthwiseStage {
 
 // One output branch: the sum of its terms, its epilogue, then two depthwise stages or none.
 struct ConvOutput {
-  void* y;  // [batch, channels, height, width]
+  void* y;  // [batch, channels, height, width], or of the spread size
   int64_t channels, height, width;
   int64_t stride[4];
   const ConvTerm* terms;
@@ -58,6 +64,8 @@ struct ConvOutput {
   int64_t group_count;
   ConvEpilogue epilogue;
   const DepthwiseStage* depthwise;
+  const ConvInput* routed;              // null without max_pool_adjoint
+  int64_t spread_height, spread_width;  // unless zero, y holds a quarter of each result four times
 };
 
 struct ConvProblem {
@@ -66,7 +74,6 @@ struct ConvProblem {
   int64_t batch;
   int64_t columns;  // input channels of the weight
   int kernel;       // 1 or 3
-  bool entry_pool;  // average 2 x 2 pixels of every input first
   Dtype dtype;
   int64_t threads;  // how finely to cut; results do not depend on it
 };

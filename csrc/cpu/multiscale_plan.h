@@ -4,6 +4,7 @@
 #pragma once
 
 #include "cpu/conv_tile.h"
+#include "cpu/depthwise_rows.h"
 #include "cpu/multiscale_conv.h"
 #include "cpu/resample.h"
 
@@ -20,13 +21,30 @@ struct Size {
   int64_t height, width;
 };
 
-static inline Size input_size(const ConvProblem& problem, const ConvInput& input) {
-  const int64_t step = problem.entry_pool ? 2 : 1;
+static inline Size input_size(const ConvInput& input) {
+  const int64_t step = input.entry_pool ? 2 : 1;
   return {input.height / step, input.width / step};
 }
 
+// Whether the term is convolved at the size of its input.
 static inline bool is_coarse(const ConvTerm& term) {
-  return term.resample == Resample::bilinear_up;
+  return term.resample == Resample::bilinear_up || term.resample == Resample::max_pool_adjoint ||
+         term.resample == Resample::bilinear_down_adjoint;
+}
+
+// The bilinear resize of the forward pass along one side.
+static inline Axis axis_of(const ConvTerm& term, int64_t input, int64_t output) {
+  const bool adjoint = term.resample == Resample::bilinear_up_adjoint ||
+                       term.resample == Resample::bilinear_down_adjoint;
+  return adjoint ? Axis{output, input} : Axis{input, output};
+}
+
+static inline Axis vertical(const ConvTerm& term, int64_t output_height) {
+  return axis_of(term, input_size(*term.input).height, output_height);
+}
+
+static inline Axis horizontal(const ConvTerm& term, int64_t output_width) {
+  return axis_of(term, input_size(*term.input).width, output_width);
 }
 
 // Some output channels of one group, computed together.
@@ -124,11 +142,14 @@ static inline int64_t effective_dilation(int64_t dilation, Size size) {
 }
 
 static inline int64_t padding_of(const ConvProblem& problem, const ConvOutput& output, Size size) {
-  int64_t dilation = 0;
+  int64_t of_groups = 1, of_terms = 1;
   for (int64_t g = 0; g < output.group_count; ++g) {
-    dilation = max(dilation, effective_dilation(output.groups[g].dilation, size));
+    of_groups = max(of_groups, output.groups[g].dilation);
   }
-  return problem.kernel / 2 * dilation;
+  for (int64_t i = 0; i < output.term_count; ++i) {
+    of_terms = max(of_terms, output.terms[i].dilation);
+  }
+  return problem.kernel / 2 * effective_dilation(of_groups * of_terms, size);
 }
 
 static inline int64_t halo_of(const ConvOutput& output) {
@@ -138,7 +159,7 @@ static inline int64_t halo_of(const ConvOutput& output) {
 // Whether a 1 x 1 kernel can read the term's input where it is, in whole vectors.
 static inline bool in_place(const ConvProblem& problem, const ConvTerm& term) {
   const ConvInput& input = *term.input;
-  return problem.dtype == Dtype::float32 && problem.kernel == 1 && !problem.entry_pool &&
+  return problem.dtype == Dtype::float32 && problem.kernel == 1 && !input.entry_pool &&
          term.resample == Resample::none && input.stride[3] == 1 && input.width >= kLanes &&
          input.stride[2] >= input.width && input.stride[2] <= 2 * input.width;
 }
@@ -161,19 +182,22 @@ static inline Planes own_planes(const ConvProblem& problem, const ConvOutput& ou
 // Planes of a coarser term for `rows` output rows.
 static inline Planes coarse_planes(const ConvProblem& problem, const ConvOutput& output,
                                    const ConvTerm& term, int64_t rows) {
-  const Size size = input_size(problem, *term.input);
+  const Size size = input_size(*term.input);
   const int64_t padding = padding_of(problem, output, size);
-  const int64_t reached = conv_rows(output, rows) * size.height / output.height + 3;
+  const int64_t reached = (conv_rows(output, rows) + 1) * size.height / output.height + 3;
   return {size.width, size.height, padding, size.width + padding, min(size.height, reached)};
 }
 
-// Rows of a coarser term, as wide as the output.
-static inline Results widened(const ConvOutput& output, const Planes& coarse) {
-  return {output.width, coarse.rows};
+// Rows of a coarser term, as wide as the output: those of the term where they are resized as they
+// are added, else those of the band, written in whole vectors of pairs.
+static inline Results widened(const ConvOutput& output, const ConvTerm& term, const Planes& coarse,
+                              int64_t rows) {
+  if (term.resample == Resample::bilinear_up) return {output.width, coarse.rows};
+  return {output.width + 2 * kLanes, conv_rows(output, rows)};
 }
 
 static inline int64_t buffer_floats(const ConvOutput& output) {
-  int64_t width = output.width;
+  int64_t width = max(output.width, output.spread_width);
   for (int64_t i = 0; i < output.term_count; ++i) {
     width = max(width, output.terms[i].input->width);
   }
@@ -195,11 +219,11 @@ static inline int64_t scratch_floats(const ConvProblem& problem, const ConvOutpu
   int64_t coarse_results = 0;
   for (int64_t i = 0; i < output.term_count; ++i) {
     const ConvTerm& term = output.terms[i];
-    floats += ColumnResizer::scratch_floats({input_size(problem, *term.input).width, output.width});
+    floats += ColumnResizer::scratch_floats(horizontal(term, output.width));
     if (is_coarse(term)) {
       const Planes planes = coarse_planes(problem, output, term, rows);
       floats += term.input->channels * planes.floats();
-      floats += kTileChannels * widened(output, planes).floats();
+      floats += kTileChannels * widened(output, term, planes, rows).floats();
       coarse_results = max(coarse_results, Results(planes.width, planes.rows).floats());
     } else if (!in_place(problem, term)) {
       floats += term.input->channels * own_planes(problem, output, rows).floats();

@@ -13,6 +13,23 @@ static inline int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static inline int64_t align(int64_t floats) { return ceil_div(floats, kAlign) * kAlign; }
 
+// Takes aligned pieces off scratch.
+class Arena {
+ public:
+  explicit Arena(float* scratch) {
+    const uintptr_t misaligned = reinterpret_cast<uintptr_t>(scratch) / sizeof(float) % kAlign;
+    next_ = scratch + (kAlign - misaligned) % kAlign;
+  }
+  float* take(int64_t floats) {
+    float* taken = next_;
+    next_ += floats;
+    return taken;
+  }
+
+ private:
+  float* next_;
+};
+
 static constexpr bool is_float32(const float*) { return true; }
 static constexpr bool is_float32(const void*) { return false; }
 

@@ -10,26 +10,69 @@ namespace lmwp::LMWP_ISA {
 template <typename T>
 class TermReader {
  public:
-  TermReader(const ConvProblem& problem, float* const* buffers)
-      : problem_(problem), buffers_(buffers) {}
+  explicit TermReader(float* const* buffers) : buffers_(buffers) {}
 
   // Row h of the term's map, before any resize up. `to` has room for whole vectors.
   void read(const ConvTerm& term, const ColumnResizer& resizer, const Axis& rows, const T* x,
             int64_t h, float* to) const {
     const ConvInput& input = *term.input;
-    const int64_t width = input_size(problem_, input).width;
+    const int64_t width = input_size(input).width;
     if (term.resample == Resample::bilinear_down) {
       const int64_t low = rows.low(h), next = min(low + 1, rows.in - 1);
       float* const mixed = buffers_[4];
       mix_rows(base_row(input, x, low, 0), base_row(input, x, next, 1), rows.fraction(h), width,
                mixed);
       resizer(mixed, to);
+    } else if (term.resample == Resample::bilinear_up_adjoint) {
+      float* const mixed = buffers_[4];
+      clear(mixed, align(width));
+      for (int64_t r = rows.first_from(h - 1); r < rows.first_from(h + 1); ++r) {
+        add_row(base_row(input, x, r, 0), rows.weight(r, h), width, mixed);
+      }
+      resizer.adjoint(mixed, to);
     } else if (term.resample == Resample::max_pool) {
       largest_row(input, x, h, term.steps, width, to);
-    } else if (problem_.entry_pool) {
+    } else if (input.entry_pool) {
       mean_2x2(input_row(input, x, 2 * h, 2), input_row(input, x, 2 * h + 1, 3), width, to);
     } else {
       read_row(row_of(input, x, h), input.stride[3], input.width, end_of(input, x), to);
+    }
+  }
+
+  // Takes row q of the gradients of a max pool over windows of 2^steps to the first of the maxima
+  // of each window, or to its first NaN; writes the rows [begin, end) of the map at plane.
+  void route(const ConvInput& input, const T* x, int steps, int64_t q, const float* gradients,
+             int64_t begin, int64_t end, float* plane, int64_t pitch) const {
+    const Size size = input_size(input);
+    const int64_t side = int64_t{1} << steps, columns = size.width >> steps, top = q * side;
+    if (steps == 1 && begin <= top && top + 2 <= end) {
+      float* const to = plane + (top - begin) * pitch;
+      const float *a = base_row(input, x, top, 0), *b = base_row(input, x, top + 1, 1);
+      route_2x2(a, b, gradients, columns, to, to + pitch);
+      if (size.width % 2) to[size.width - 1] = to[pitch + size.width - 1] = 0;
+      return;
+    }
+    float* const largest = buffers_[1];
+    int32_t* const where = reinterpret_cast<int32_t*>(buffers_[4]);
+    for (int64_t i = 0; i < side; ++i) {
+      const float* row = base_row(input, x, top + i, 0);
+      for (int64_t c = 0; c < columns; ++c) {
+        for (int64_t j = 0; j < side; ++j) {
+          const float value = row[c * side + j];
+          const bool first = i + j == 0;
+          if (first || (!(value <= largest[c]) && largest[c] == largest[c])) {
+            largest[c] = value;
+            where[c] = static_cast<int32_t>(i * side + j);
+          }
+        }
+      }
+    }
+    for (int64_t i = max(0, begin - top); i < min(side, end - top); ++i) {
+      float* const to = plane + (top + i - begin) * pitch;
+      clear(to, size.width);
+      for (int64_t c = 0; c < columns; ++c) {
+        if (where[c] / side == i) to[c * side + where[c] % side] = gradients[c];
+      }
     }
   }
 
@@ -51,7 +94,7 @@ class TermReader {
 
   // Row h after the entry pool, in a buffer or where it is.
   const float* base_row(const ConvInput& input, const T* x, int64_t h, int buffer) const {
-    if (!problem_.entry_pool) return input_row(input, x, h, buffer);
+    if (!input.entry_pool) return input_row(input, x, h, buffer);
     mean_2x2(input_row(input, x, 2 * h, 2), input_row(input, x, 2 * h + 1, 3), input.width / 2,
              buffers_[buffer]);
     return buffers_[buffer];
@@ -76,7 +119,6 @@ class TermReader {
     return x + (input.height - 1) * input.stride[2] + (input.width - 1) * input.stride[3] + 1;
   }
 
-  const ConvProblem& problem_;
   float* const* const buffers_;
 };
 

@@ -3,7 +3,7 @@
 scale, shift and slope hold one [C] per branch, or nothing, which leaves that step out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -71,6 +71,35 @@ def epilogue_backward(
         grad_scale = (du * z).sum(dims).to(scale[b].dtype)
     dz = du * _per_channel(scale[b]) if scale else du
     return dz.to(grad.dtype), (grad_scale, grad_shift, grad_slope)
+
+
+def strip_epilogue(
+    grads: list[Tensor],
+    xs: list[Tensor],
+    convolve: Callable[[list[Tensor]], list[Tensor]],
+    scale: Parameters,
+    shift: Parameters,
+    slope: Parameters,
+    wanted: Sequence[bool],
+) -> tuple[list[Tensor], tuple[list[Tensor], list[Tensor], list[Tensor]]]:
+    """Gradients of the sums that an epilogue was applied to, and those `wanted` of its parameters.
+
+    `convolve` computes the sums of float32 branches again; it is called only where they are needed.
+    """
+    kinds: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
+    if not (scale or slope):
+        return grads, kinds
+    sums: list[Tensor] | list[None] = [None] * len(grads)
+    if slope or wanted[0]:
+        sums = convolve([x.float() for x in xs])
+    stripped = []
+    for b, (grad, z) in enumerate(zip(grads, sums, strict=True)):
+        dz, gradients = epilogue_backward(grad.float(), z, b, scale, shift, slope, wanted)
+        stripped.append(dz.to(grad.dtype))
+        for kind, gradient in zip(kinds, gradients, strict=True):
+            if gradient is not None:
+                kind.append(gradient)
+    return stripped, kinds
 
 
 def _per_channel(parameter: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
-// Runs the depthwise kernel of one instruction set over small problems, each tensor in a heap block
-// of exactly its size, and compares with a loop in double. Prints nothing and returns 0 if all is
-// well. With "fault" as argument the last element of an input is missing: a sanitizer must stop it.
+// Runs the depthwise kernels of one instruction set over small problems, each tensor in a heap
+// block of exactly its size, and compares with a loop in double; gradients must be the adjoints of
+// the forward pass. Prints nothing and returns 0 if all is well. With "fault" as argument the last
+// element of an input is missing: a sanitizer must stop it.
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -90,6 +91,78 @@ std::vector<float> parameters(int64_t count) {
   return values;
 }
 
+// The sum of the products of two lists, and a bound of its rounding.
+struct Product {
+  double sum = 0, size = 0;
+  void add(double a, double b) {
+    sum += a * b;
+    size += std::abs(a * b);
+  }
+};
+
+bool equal(const char* what, const Product& a, const Product& b, double tolerance) {
+  if (std::abs(a.sum - b.sum) <= tolerance * (1 + a.size + b.size)) return true;
+  std::fprintf(stderr, "%s: %g, expected %g\n", what, a.sum, b.sum);
+  return false;
+}
+
+Product product(const void* a, const void* b, int64_t count, Dtype dtype) {
+  Product result;
+  for (int64_t i = 0; i < count; ++i) result.add(get(a, i, dtype), get(b, i, dtype));
+  return result;
+}
+
+// <dx, x> and <dw, w> equal <dy, y> for the gradients dx, dw of a convolution without epilogue.
+bool check_gradients(const lmwp::DepthwiseProblem& problem, const void* y, double tolerance) {
+  const lmwp::DepthwiseBranch& branch = *problem.branches;
+  const int64_t x_count = branch.batch * branch.channels * branch.height * branch.width;
+  const int64_t y_count = branch.batch * branch.channels * branch.out_height * branch.out_width;
+  const int64_t taps = problem.kernel * problem.kernel, w_count = branch.channels * taps;
+  const size_t bytes = size_of(problem.dtype);
+  std::unique_ptr<char[]> dy(new char[y_count * bytes]), dx(new char[x_count * bytes]);
+  for (int64_t i = 0; i < y_count; ++i) put(dy.get(), i, coarse(), problem.dtype);
+  const Product expected = product(dy.get(), y, y_count, problem.dtype);
+
+  lmwp::DepthwiseBranch weighed = branch;
+  weighed.y = dy.get();
+  lmwp::DepthwiseProblem of_weight = problem;
+  of_weight.branches = &weighed;
+  const lmwp::DepthwiseWeightKernel weight_kernel =
+      lmwp::LMWP_ISA::depthwise_scales_weight_kernel();
+  const int64_t tasks = weight_kernel.task_count(of_weight);
+  std::unique_ptr<float[]> partials(new float[tasks * taps]), dw(new float[w_count]);
+  std::unique_ptr<float[]> scratch(new float[weight_kernel.scratch_floats(of_weight)]);
+  for (int64_t task = tasks - 1; task >= 0; --task) {
+    weight_kernel.run(of_weight, task, task + 1, partials.get(), scratch.get());
+  }
+  float* const gradients[] = {dw.get()};
+  weight_kernel.reduce(of_weight, partials.get(), gradients);
+  const Product by_weight = product(dw.get(), branch.weight, w_count, Dtype::float32);
+
+  std::vector<float> reversed(w_count);
+  for (int64_t i = 0; i < w_count; ++i) {
+    reversed[i - i % taps + taps - 1 - i % taps] = branch.weight[i];
+  }
+  lmwp::DepthwiseBranch back = branch;
+  back.x = dy.get();
+  back.y = dx.get();
+  back.weight = reversed.data();
+  back.out_height = branch.height;
+  back.out_width = branch.width;
+  std::memcpy(back.x_stride, branch.y_stride, sizeof(back.x_stride));
+  std::memcpy(back.y_stride, branch.x_stride, sizeof(back.y_stride));
+  const lmwp::DepthwiseProblem of_x{
+      &back, 1, problem.kernel, 1, problem.dilation, problem.dtype, problem.stride == 2};
+  const lmwp::DepthwiseKernel kernel = lmwp::LMWP_ISA::depthwise_scales_kernel();
+  scratch.reset(new float[kernel.scratch_floats(of_x)]);
+  for (int64_t task = kernel.task_count(of_x) - 1; task >= 0; --task) {
+    kernel.run(of_x, task, task + 1, scratch.get());
+  }
+  const Product by_x = product(dx.get(), branch.x, x_count, problem.dtype);
+  return equal("gradient of the weight", by_weight, expected, tolerance) &&
+         equal("gradient of the input", by_x, expected, tolerance);
+}
+
 bool check(lmwp::DepthwiseKernel kernel, const Shape& shape, const Settings& s, bool fault) {
   const Shape out{shape.batch, shape.channels, (shape.height - 1) / s.stride + 1,
                   (shape.width - 1) / s.stride + 1};
@@ -119,7 +192,7 @@ bool check(lmwp::DepthwiseKernel kernel, const Shape& shape, const Settings& s, 
                                {}};
   set_strides(branch.x_stride, shape, s.channels_last);
   set_strides(branch.y_stride, out, s.channels_last);
-  const lmwp::DepthwiseProblem problem{&branch, 1, s.kernel, s.stride, s.dilation, s.dtype};
+  const lmwp::DepthwiseProblem problem{&branch, 1, s.kernel, s.stride, s.dilation, s.dtype, false};
   const int64_t tasks = kernel.task_count(problem);
   std::unique_ptr<float[]> scratch(new float[kernel.scratch_floats(problem)]);
   // Task by task, last first: a task must not lean on another's scratch or order.
@@ -159,7 +232,7 @@ bool check(lmwp::DepthwiseKernel kernel, const Shape& shape, const Settings& s, 
             return false;
           }
         }
-  return true;
+  return s.epilogue || check_gradients(problem, y.get(), tolerance);
 }
 
 }  // namespace
@@ -178,13 +251,13 @@ int main(int argc, char** argv) {
           ++turn;
           const Shape shape{1 + turn % 2, 1 + turn % 3, heights[turn % 6], width};
           const Settings settings{k,     stride,        dilations[turn % 4],
-                                  dtype, turn % 5 == 0, turn % 7 != 0};
+                                  dtype, turn % 5 == 0, turn % 2 != 0};
           if (!check(kernel, shape, settings, fault)) return 1;
         }
   // Planes of more than one task, also with dilations that reach past the map.
   for (bool channels_last : {false, true})
     for (int64_t dilation : {1, 7, 100}) {
-      const Settings settings{3, 1, dilation, Dtype::float32, channels_last, true};
+      const Settings settings{3, 1, dilation, Dtype::float32, channels_last, dilation == 1};
       if (!check(kernel, {1, 2, 700, 97}, settings, fault)) return 1;
     }
   return 0;

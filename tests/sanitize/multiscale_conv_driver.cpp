@@ -1,5 +1,6 @@
 // Runs the multi-scale convolution of one instruction set over small problems, each tensor in a
-// heap block of exactly its size, and compares with loops in double. Prints nothing and returns 0
+// heap block of exactly its size, and compares with loops in double; gradients must be the adjoints
+// of the forward pass. Prints nothing and returns 0
 // if all is well. With "fault" as argument the last element of an input is missing: a sanitizer
 // must stop it.
 #include <algorithm>
@@ -11,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "cpu/multiscale_conv.h"
+#include "cpu/multiscale_weight.h"
 
 namespace {
 
@@ -115,6 +116,160 @@ Map depthwise(Map& x, const DepthwiseStage& stage) {
   return y;
 }
 
+// Task by task, last first: a task must not lean on another's scratch or order.
+void run(MultiscaleConvKernel kernel, const ConvProblem& problem) {
+  std::unique_ptr<float[]> packed(new float[kernel.packed_floats(problem)]);
+  kernel.pack(problem, packed.get());
+  const int64_t floats = kernel.scratch_floats(problem);
+  std::unique_ptr<float[]> scratch(new float[floats]);
+  for (int64_t task = kernel.task_count(problem) - 1; task >= 0; --task) {
+    std::fill_n(scratch.get(), floats, NAN);
+    kernel.run(problem, packed.get(), task, task + 1, scratch.get());
+  }
+}
+
+void run(MultiscaleWeightKernel kernel, const WeightProblem& problem) {
+  std::unique_ptr<float[]> partials(new float[kernel.partial_floats(problem)]);
+  const int64_t floats = kernel.scratch_floats(problem);
+  std::unique_ptr<float[]> scratch(new float[floats]);
+  for (int64_t task = kernel.task_count(problem) - 1; task >= 0; --task) {
+    std::fill_n(scratch.get(), floats, NAN);
+    kernel.run(problem, task, task + 1, partials.get(), scratch.get());
+  }
+  kernel.reduce(problem, partials.get());
+}
+
+// The sum of the products of two lists, and a bound of its rounding.
+struct Product {
+  double sum = 0, size = 0;
+  void add(const float* a, const void* b, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+      const double product = static_cast<double>(a[i]) * static_cast<const float*>(b)[i];
+      sum += product;
+      size += std::abs(product);
+    }
+  }
+};
+
+bool equal(const char* what, const Product& a, const Product& b) {
+  if (std::abs(a.sum - b.sum) <= 1e-5 * (1 + a.size + b.size)) return true;
+  std::fprintf(stderr, "%s: %g, expected %g\n", what, a.sum, b.sum);
+  return false;
+}
+
+// A resize as the gradients go it back.
+Resample back(Resample resample) {
+  switch (resample) {
+    case Resample::max_pool:
+      return Resample::max_pool_adjoint;
+    case Resample::bilinear_down:
+      return Resample::bilinear_down_adjoint;
+    case Resample::bilinear_up:
+      return Resample::bilinear_up_adjoint;
+    default:
+      return Resample::none;
+  }
+}
+
+// <dx, x> and <dw, w> equal <dy, y> for the gradients dx, dw of a problem without epilogues.
+bool check_gradients(MultiscaleConvKernel kernel, const ConvProblem& problem,
+                     const std::vector<ConvInput>& inputs) {
+  const int64_t area = problem.kernel * problem.kernel, row = problem.columns * area;
+  const std::size_t out_count = problem.output_count, in_count = inputs.size();
+  Product expected, by_x, by_weight;
+  std::vector<std::unique_ptr<float[]>> dys, dws, dxs;
+  std::vector<ConvInput> gradients;
+  std::vector<WeightBlock> blocks;
+  int64_t rows = 0;
+  for (std::size_t j = 0; j < out_count; ++j) {
+    const ConvOutput& output = problem.outputs[j];
+    const int64_t count = output.channels * output.height * output.width;
+    dys.emplace_back(new float[count]);
+    for (int64_t k = 0; k < count; ++k) dys[j][k] = uniform();
+    expected.add(dys[j].get(), output.y, count);
+    ConvInput dy{dys[j].get(), output.channels, output.height, output.width, {}, false};
+    std::copy_n(output.stride, 4, dy.stride);
+    gradients.push_back(dy);
+    dws.emplace_back(new float[output.channels * row]);
+    rows += output.channels;
+  }
+  std::vector<float> transposed(problem.columns * rows * area);
+  int64_t first = 0;
+  for (std::size_t j = 0; j < out_count; ++j) {
+    const ConvOutput& output = problem.outputs[j];
+    for (int64_t o = 0; o < output.channels; ++o)
+      for (int64_t c = 0; c < problem.columns; ++c)
+        for (int64_t k = 0; k < area; ++k)
+          transposed[(c * rows + first + o) * area + area - 1 - k] =
+              output.groups->weight[o * row + c * area + k];
+    first += output.channels;
+    for (int64_t i = 0; i < output.term_count; ++i) {
+      ConvTerm dy{&gradients[j], Resample::none, 0, 0, 1}, x = output.terms[i];
+      const int64_t step = x.input->entry_pool ? 2 : 1;
+      const bool up = x.resample == Resample::bilinear_up;
+      if (up) {
+        dy.resample = Resample::bilinear_up_adjoint;
+        x.resample = Resample::none;
+      }
+      x.dilation = output.groups->dilation;
+      blocks.push_back({dy, x, up ? x.input->height / step : output.height,
+                        up ? x.input->width / step : output.width, dws[j].get() + x.column * area,
+                        row});
+    }
+  }
+  run(LMWP_ISA::multiscale_weight_kernel(),
+      WeightProblem{blocks.data(), static_cast<int64_t>(blocks.size()), 1, problem.kernel,
+                    Dtype::float32});
+  for (std::size_t j = 0; j < out_count; ++j) {
+    const ConvOutput& output = problem.outputs[j];
+    by_weight.add(dws[j].get(), output.groups->weight, output.channels * row);
+  }
+
+  std::vector<std::vector<ConvTerm>> terms(in_count);
+  std::vector<ConvGroup> groups(in_count);
+  std::vector<ConvOutput> outputs;
+  for (std::size_t i = 0; i < in_count; ++i) {
+    const ConvInput& input = inputs[i];
+    int64_t column = 0;
+    for (std::size_t j = 0; j < out_count; ++j) {
+      const ConvTerm& term = problem.outputs[j].terms[i];
+      terms[i].push_back({&gradients[j], back(term.resample), std::abs(term.steps), column,
+                          problem.outputs[j].groups->dilation});
+      column += problem.outputs[j].channels;
+    }
+    groups[i] = {transposed.data() + problem.outputs[0].terms[i].column * rows * area,
+                 input.channels, 1};
+    const int64_t step = input.entry_pool ? 2 : 1;
+    const int64_t count = input.channels * input.height * input.width;
+    dxs.emplace_back(new float[count]);
+    ConvOutput output{dxs[i].get(),
+                      input.channels,
+                      input.height / step,
+                      input.width / step,
+                      {},
+                      terms[i].data(),
+                      static_cast<int64_t>(out_count),
+                      &groups[i],
+                      1,
+                      {},
+                      nullptr,
+                      &input,
+                      input.entry_pool ? input.height : 0,
+                      input.entry_pool ? input.width : 0};
+    std::copy_n(input.stride, 4, output.stride);
+    outputs.push_back(output);
+  }
+  run(kernel, ConvProblem{outputs.data(), static_cast<int64_t>(in_count), 1, rows, problem.kernel,
+                          Dtype::float32, problem.threads});
+  for (std::size_t i = 0; i < in_count; ++i) {
+    const ConvInput& input = inputs[i];
+    const int64_t count = input.channels * input.height * input.width;
+    by_x.add(dxs[i].get(), input.x, count);
+  }
+  return equal("gradient of the weight", by_weight, expected) &&
+         equal("gradient of the inputs", by_x, expected);
+}
+
 struct Settings {
   std::vector<int64_t> ins, outs;  // channels by scale
   int64_t height, width;           // of scale 0
@@ -135,7 +290,7 @@ bool check(MultiscaleConvKernel kernel, const Settings& s, bool fault) {
     blocks.emplace_back(new float[count - short_one]);
     float* data = blocks.back().get();
     for (int64_t k = 0; k < count - short_one; ++k) data[k] = uniform();
-    inputs[i] = {data, s.ins[i], h, w, {count, h * w, w, 1}};
+    inputs[i] = {data, s.ins[i], h, w, {count, h * w, w, 1}, s.entry_pool};
     if (fault) continue;
     Map x = make(s.ins[i], h, w,
                  [&](int64_t c, int64_t r, int64_t q) { return data[(c * h + r) * w + q]; });
@@ -161,8 +316,8 @@ bool check(MultiscaleConvKernel kernel, const Settings& s, bool fault) {
                                 : i > j      ? Resample::bilinear_up
                                 : s.bilinear ? Resample::bilinear_down
                                              : Resample::max_pool;
-      terms[j].push_back(
-          {&inputs[i], resample, static_cast<int>(j) - static_cast<int>(i), i == 0 ? 0 : s.ins[0]});
+      terms[j].push_back({&inputs[i], resample, static_cast<int>(j) - static_cast<int>(i),
+                          i == 0 ? 0 : s.ins[0], 1});
     }
     groups[j] = {parameter(c * columns * area), c, s.dilation};
     if (s.stages) {
@@ -179,24 +334,15 @@ bool check(MultiscaleConvKernel kernel, const Settings& s, bool fault) {
                   &groups[j],
                   1,
                   epilogue(c),
-                  s.stages ? stages[j].data() : nullptr};
+                  s.stages ? stages[j].data() : nullptr,
+                  nullptr,
+                  0,
+                  0};
   }
-  const ConvProblem problem{outputs.data(),
-                            static_cast<int64_t>(outputs.size()),
-                            1,
-                            columns,
-                            s.kernel,
-                            s.entry_pool,
-                            Dtype::float32,
-                            s.threads};
-  std::unique_ptr<float[]> packed(new float[kernel.packed_floats(problem)]);
-  kernel.pack(problem, packed.get());
-  std::unique_ptr<float[]> scratch(new float[kernel.scratch_floats(problem)]);
-  // Task by task, last first: a task must not lean on another's scratch or order.
-  for (int64_t task = kernel.task_count(problem) - 1; task >= 0; --task) {
-    std::fill_n(scratch.get(), kernel.scratch_floats(problem), NAN);
-    kernel.run(problem, packed.get(), task, task + 1, scratch.get());
-  }
+  const ConvProblem problem{
+      outputs.data(), static_cast<int64_t>(outputs.size()), 1, columns, s.kernel, Dtype::float32,
+      s.threads};
+  run(kernel, problem);
   if (fault) return true;
 
   for (std::size_t j = 0; j < s.outs.size(); ++j) {
@@ -226,7 +372,7 @@ bool check(MultiscaleConvKernel kernel, const Settings& s, bool fault) {
       }
     }
   }
-  return true;
+  return s.stages || s.epilogue || check_gradients(kernel, problem, inputs);
 }
 
 }  // namespace
@@ -256,6 +402,9 @@ int main(int argc, char** argv) {
       if (!check(kernel, s, fault)) return 1;
     }
   // A plane of several bands.
-  const Settings tall{{3, 2}, {9, 2}, 600, 48, 3, 1, 4, false, false, true, true};
-  return check(kernel, tall, fault) ? 0 : 1;
+  for (bool stages : {false, true}) {
+    const Settings tall{{3, 2}, {9, 2}, 600, 48, 3, 1, 4, false, false, stages, stages};
+    if (!check(kernel, tall, fault)) return 1;
+  }
+  return 0;
 }

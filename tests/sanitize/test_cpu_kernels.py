@@ -33,7 +33,10 @@ def processor_flags() -> set[str]:
     return set(lines[0].split()) if lines else set()
 
 
-KERNELS = ("depthwise_scales", "multiscale_conv")
+KERNELS = {
+    "depthwise_scales": ("depthwise_scales", "depthwise_scales_weight"),
+    "multiscale_conv": ("multiscale_conv", "multiscale_weight"),
+}
 
 
 @pytest.fixture(scope="module", params=itertools.product(KERNELS, INSTRUCTION_SETS), ids="-".join)
@@ -46,7 +49,7 @@ def driver(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     if missing := set(needed) - processor_flags():
         pytest.skip(f"this processor has no {', '.join(sorted(missing))}")
     program = tmp_path_factory.mktemp("sanitize") / f"{kernel}_{isa}"
-    sources = [HERE / f"{kernel}_driver.cpp", CSRC / "cpu" / f"{kernel}.cpp"]
+    sources = [HERE / f"{kernel}_driver.cpp", *(CSRC / "cpu" / f"{s}.cpp" for s in KERNELS[kernel])]
     command = ["g++", *FLAGS, architecture, f"-DLMWP_ISA={isa}", f"-I{CSRC}", *sources]
     done = subprocess.run([*command, "-o", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -16,7 +16,7 @@ from lmwp_ops._registration import (
     register_gradient,
 )
 from lmwp_ops.ops._arguments import split_affine
-from lmwp_ops.ops.depthwise_scales import reference
+from lmwp_ops.ops.depthwise_scales import compiled, reference
 from lmwp_ops.ops.depthwise_scales.checks import check, check_gradients, output_shape
 from lmwp_ops.ops.depthwise_scales.example import example
 
@@ -36,6 +36,12 @@ define(
 # Implemented by the compiled libraries: the CPU one in _C, the CUDA one in _C_cuda.
 define("depthwise_scales_cpp", f"({_ARGUMENTS}) -> Tensor[]")
 define("depthwise_scales_cuda", f"({_ARGUMENTS}) -> Tensor[]")
+# Gradients of the convolution without its epilogue, of xs and of weights where wanted; in _C.
+define(
+    "depthwise_scales_conv_backward_cpp",
+    "(Tensor[] grads, Tensor[] xs, Tensor[] weights, int stride, int dilation, "
+    "bool wants_xs, bool wants_weights) -> (Tensor[], Tensor[])",
+)
 
 
 def depthwise_scales(
@@ -94,20 +100,10 @@ def _bind(
     return list(xs), list(weights), scale, shift, list(slope or ()), stride, dilation
 
 
-def _backward(
-    grads: Tensors,
-    xs: Tensors,
-    weights: Tensors,
-    scale: Tensors,
-    shift: Tensors,
-    slope: Tensors,
-    stride: int,
-    dilation: int,
-    wanted: list[bool],
-) -> Gradients:
-    check(xs, weights, scale, shift, slope, stride, dilation)
-    check_gradients(grads, xs, stride, wanted)
-    return reference.backward(grads, xs, weights, scale, shift, slope, stride, dilation, wanted)
+def _check_backward(grads: Tensors, *args: Any) -> None:
+    *op_args, wanted = args
+    check(*op_args)
+    check_gradients(grads, op_args[0], op_args[5], wanted)
 
 
 def _fake_forward(
@@ -134,8 +130,6 @@ def _fake_backward(
     dilation: int,
     wanted: list[bool],
 ) -> tuple[Tensors, ...]:
-    check(xs, weights, scale, shift, slope, stride, dilation)
-    check_gradients(grads, xs, stride, wanted)
     return empty_gradients(xs, (weights, scale, shift, slope), wanted)
 
 
@@ -173,8 +167,10 @@ register(
 )
 register_gradient(
     "depthwise_scales",
-    backward=_backward,
+    check=_check_backward,
     fake=_fake_backward,
+    reference=reference.backward,
+    compiled={"cpp": compiled.backward},
     setup_context=_setup_context,
     differentiate=_differentiate,
 )

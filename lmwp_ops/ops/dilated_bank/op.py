@@ -16,7 +16,7 @@ from lmwp_ops._registration import (
     register_gradient,
 )
 from lmwp_ops.ops._arguments import Affine, argument_error, split_affine
-from lmwp_ops.ops.dilated_bank import reference
+from lmwp_ops.ops.dilated_bank import compiled, reference
 from lmwp_ops.ops.dilated_bank.checks import OP, check, check_gradients, output_shapes
 from lmwp_ops.ops.dilated_bank.example import example
 
@@ -34,6 +34,12 @@ define(
 )
 # Implemented by the compiled library _C.
 define(f"{OP}_cpp", f"({_ARGUMENTS}) -> Tensor[]")
+# Gradients of the convolutions without their epilogue, where wanted.
+define(
+    f"{OP}_conv_backward_cpp",
+    "(Tensor[] grads, Tensor[] xs, Tensor[] weights, int[] dilations, int[] counts, "
+    "bool wants_xs, bool wants_weights) -> (Tensor[], Tensor[])",
+)
 
 
 def dilated_bank(
@@ -106,11 +112,10 @@ def _bind(
     return list(xs), flat, scale, shift, list(slope or ()), flat_rates, counts
 
 
-def _backward(grads: Tensors, *args: Any) -> reference.Kinds:
+def _check_backward(grads: Tensors, *args: Any) -> None:
     op_args = args[:-1]
     check(*op_args)
     check_gradients(grads, op_args[0], op_args[1], op_args[-1])
-    return reference.backward(grads, *args)
 
 
 def _fake_forward(*args: Any) -> Tensors:
@@ -122,10 +127,7 @@ def _fake_forward(*args: Any) -> Tensors:
 
 
 def _fake_backward(grads: Tensors, *args: Any) -> tuple[Tensors, ...]:
-    *op_args, wanted = args
-    check(*op_args)
-    xs, weights, scale, shift, slope, _, counts = op_args
-    check_gradients(grads, xs, weights, counts)
+    xs, weights, scale, shift, slope, _, _, wanted = args
     return empty_gradients(xs, (weights, scale, shift, slope), wanted)
 
 
@@ -159,8 +161,10 @@ register(
 )
 register_gradient(
     OP,
-    backward=_backward,
+    check=_check_backward,
     fake=_fake_backward,
+    reference=reference.backward,
+    compiled={"cpp": compiled.backward},
     setup_context=_setup_context,
     differentiate=_differentiate,
 )

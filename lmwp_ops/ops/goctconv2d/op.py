@@ -16,7 +16,7 @@ from lmwp_ops._registration import (
     register_gradient,
 )
 from lmwp_ops.ops._arguments import Affine, argument_error, check_channels, split_affine
-from lmwp_ops.ops.goctconv2d import reference
+from lmwp_ops.ops.goctconv2d import compiled, reference
 from lmwp_ops.ops.goctconv2d.checks import OP, check, check_gradients, output_shapes
 from lmwp_ops.ops.goctconv2d.example import example
 
@@ -34,6 +34,13 @@ define(
 )
 # Implemented by the compiled library _C.
 define(f"{OP}_cpp", f"({_ARGUMENTS}) -> Tensor[]")
+# Gradients of the convolution without its epilogue, where wanted.
+define(
+    f"{OP}_conv_backward_cpp",
+    "(Tensor[] grads, Tensor[] xs, Tensor weight, int[] in_channels, int[] out_channels, "
+    "bool entry_pool, bool cross_scale, bool bilinear_down, bool wants_xs, bool wants_weight) "
+    "-> (Tensor[], Tensor[])",
+)
 
 
 def goctconv2d(
@@ -124,12 +131,11 @@ def _bind(
     return list(xs), weight, scale, shift, list(slope or ()), list(inputs), list(outputs), *options
 
 
-def _backward(grads: Tensors, *args: Any) -> reference.Kinds:
+def _check_backward(grads: Tensors, *args: Any) -> None:
     op_args = args[:-1]
     check(*op_args)
     xs, _, _, _, _, in_channels, out_channels, entry_pool, _, _ = op_args
     check_gradients(grads, xs, in_channels, out_channels, entry_pool)
-    return reference.backward(grads, *args)
 
 
 def _fake_forward(*args: Any) -> Tensors:
@@ -140,10 +146,7 @@ def _fake_forward(*args: Any) -> Tensors:
 
 
 def _fake_backward(grads: Tensors, *args: Any) -> tuple[Tensors, ...]:
-    *op_args, wanted = args
-    check(*op_args)
-    xs, weight, scale, shift, slope, in_channels, out_channels, entry_pool, _, _ = op_args
-    check_gradients(grads, xs, in_channels, out_channels, entry_pool)
+    xs, weight, scale, shift, slope, *_, wanted = args
     return empty_gradients(xs, ([weight], scale, shift, slope), wanted)
 
 
@@ -179,8 +182,10 @@ register(
 )
 register_gradient(
     OP,
-    backward=_backward,
+    check=_check_backward,
     fake=_fake_backward,
+    reference=reference.backward,
+    compiled={"cpp": compiled.backward},
     setup_context=_setup_context,
     differentiate=_differentiate,
 )

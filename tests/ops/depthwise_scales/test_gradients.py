@@ -7,8 +7,19 @@ import torch
 from torch import Tensor
 
 import lmwp_ops
+from lmwp_ops import _loader
+from lmwp_ops.ops.depthwise_scales import compiled, reference
 
-from .cases import Args, Case, double, draw, eager
+from ..exactness import assert_same_for_any_threads
+from ..gradients import (
+    assert_gradients_are_exact,
+    draw_gradients,
+    gradient_errors,
+    wanted_kinds,
+)
+from ..gradients import flat as flat_kinds
+from ..instruction_sets import INSTRUCTION_SETS, run_under
+from .cases import Args, Case, double, draw, eager, grid
 
 op = torch.ops.lmwp_ops.depthwise_scales.default
 op_backward = torch.ops.lmwp_ops.depthwise_scales_backward.default
@@ -69,21 +80,54 @@ def test_layouts(layout: str, stride: int) -> None:
     assert grad_x.stride() == torch.empty(grad_x.shape, memory_format=expected).stride()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("kernel", [3, 7])
-def test_is_as_exact_as_eager(dtype: torch.dtype, kernel: int) -> None:
-    args = draw(Case(((2, 5, 15, 17), (2, 3, 8, 9)), kernel, dtype=dtype))
-    wide = double(args)
-    truth = gradients(eager, wide, flat(wide))
-    plain = gradients(eager, args, flat(args))
-    got = gradients(lambda a: op(*a), args, flat(args))
-    for g, p, t in zip(got, plain, truth, strict=True):
-        assert g is not None
-        assert p is not None
-        assert t is not None
-        assert g.dtype == p.dtype
-        floor = 2 * torch.finfo(dtype).eps * t.abs().max().clamp(min=1)
-        assert (g.double() - t).abs().max() <= 2 * (p.double() - t).abs().max() + floor
+@pytest.mark.parametrize("case", grid(), ids=str)
+def test_are_as_exact_as_those_of_the_reference(case: Case) -> None:
+    args = draw(case)
+    assert_gradients_are_exact(op_backward, reference.backward, draw_gradients(op, args), args)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("layout", ["nchw", "channels_last"])
+def test_bands_fit_together(stride: int, layout: str) -> None:
+    """Planes of several tasks."""
+    for dilation in (1, 7):
+        case = Case(((2, 3, 310, 201),), 3, stride, dilation, layout=layout, epilogue=False)
+        args = draw(case)
+        assert_gradients_are_exact(op_backward, reference.backward, draw_gradients(op, args), args)
+
+
+def test_nan_reaches_what_it_reaches_in_torch() -> None:
+    args = draw(Case(((1, 2, 9, 40),), epilogue=False))
+    args[0][0][0, 1, 2, 2] = torch.nan
+    grads = draw_gradients(op, args)
+    wanted = wanted_kinds(args)
+    got, expected = op_backward(grads, *args, wanted), reference.backward(grads, *args, wanted)
+    for g, e in zip(flat_kinds(got), flat_kinds(expected), strict=True):
+        assert torch.equal(g.isnan(), e.isnan())
+
+
+def worst_errors() -> list[float]:
+    errors = []
+    for case in grid():
+        torch.manual_seed(0)
+        args = draw(case)
+        grads = draw_gradients(lambda *a: reference.forward(*a), args)
+        errors += gradient_errors(compiled.backward, reference.backward, grads, args)
+    return errors
+
+
+@pytest.mark.skipif(_loader.status()["_C"] is not None, reason=str(_loader.status()["_C"]))
+@pytest.mark.parametrize("capability", INSTRUCTION_SETS)
+def test_every_instruction_set(capability: str) -> None:
+    errors = run_under(capability, "depthwise_scales.test_gradients", "worst_errors")
+    assert len(errors) >= 2 * len(grid())
+    assert max(errors) < 24
+
+
+def test_do_not_depend_on_threads() -> None:
+    args = draw(Case(((4, 5, 130, 131),)))
+    grads = draw_gradients(op, args)
+    assert_same_for_any_threads(lambda: flat_kinds(op_backward(grads, *args, [True] * 5)))
 
 
 def test_gradients_have_the_dtype_of_their_tensors() -> None:

@@ -148,6 +148,15 @@ def test_shapes_that_an_op_cannot_compute_are_an_error() -> None:
         lmwp_ops.warmup([lmwp_ops.goctconv2d], device="cpu", shapes=shapes)
 
 
+def test_a_backward_pass_comes_with_its_op() -> None:
+    sizes = [(1, 2, 8, 8), (1, 3, 4, 4)]
+    report = lmwp_ops.warmup(
+        [lmwp_ops.goctconv2d], [torch.float32], device="cpu", shapes={"goctconv2d": [sizes]}
+    )
+    assert {row.op for row in report.rows} == {"goctconv2d", "goctconv2d_backward"}
+    assert all(row.shapes == sizes for row in report.rows)
+
+
 def test_the_ops_of_the_package_warm_up() -> None:
     report = lmwp_ops.warmup(device="cpu")
     assert {row.op for row in report.rows} == set(_dispatch.registered())
