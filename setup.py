@@ -15,7 +15,7 @@ from build_tools.commands import BuildLibraries, Wheel  # noqa: E402
 
 FOLDERS = {"lmwp_ops": "lmwp_ops", "lmwp_models": "models", "lmwp_bench": "bench"}
 PACKAGE_DATA = {
-    "lmwp_ops": ["py.typed", "*.pyi", "ops/*/README.md"],
+    "lmwp_ops": ["py.typed", "*.pyi", "ops/*/README.md", "tuned/*"],
     "lmwp_models": ["py.typed", "recipes/*.toml", "templates/*"],
     "lmwp_bench": ["py.typed", "templates/*"],
 }

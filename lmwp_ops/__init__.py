@@ -6,6 +6,7 @@ channels is absent from the list.
 
 from lmwp_ops import nn
 from lmwp_ops._dispatch import BackendError, decomposed, explain, use_backend
+from lmwp_ops._warmup import warmup
 from lmwp_ops.ops.depthwise_scales import depthwise_scales
 from lmwp_ops.ops.dilated_bank import dilated_bank
 from lmwp_ops.ops.goctconv2d import goctconv2d
@@ -21,4 +22,5 @@ __all__ = [
     "il_block",
     "nn",
     "use_backend",
+    "warmup",
 ]

@@ -1,7 +1,8 @@
 """Choice of a backend for each call.
 
 Every op registers candidates; a candidate refuses with a reason or runs. The choice is made when
-the op runs, not when it is traced, so `use_backend` also acts on compiled graphs.
+the op runs, not when it is traced, so `use_backend` also acts on compiled graphs. On a GPU the
+order is that of measurements, and a kernel has to pass its check at first use, too.
 """
 
 import os
@@ -11,8 +12,12 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-BACKENDS = ("cuda", "triton", "cpp", "reference")
-"""Backends in the order in which they are asked."""
+import torch
+
+from lmwp_ops import _gpu, _tables, _verification
+from lmwp_ops._backends import BACKENDS, GPU_BACKENDS
+from lmwp_ops._examples import Example
+from lmwp_ops._gpu import Place
 
 AUTO = "auto"
 ENVIRONMENT = "LMWP_OPS_BACKEND"
@@ -46,12 +51,28 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Op:
-    """An op's candidates, and how the arguments of its public function become op arguments."""
+class OnGpu:
+    """How an op runs on one GPU in one dtype: whom it asks, in order, and who is known to be
+    right there."""
 
+    place: Place
+    order: tuple[Candidate, ...]
+    proved: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """An op's candidates, how the arguments of its public function become op arguments, and how
+    arguments to try it with are made. `available` are the candidates that are loaded; `has_gpu`
+    says whether one of them is for a GPU, `met` what each device and dtype met so far means."""
+
+    name: str
     candidates: dict[str, Candidate]
     bind: Callable[..., tuple[Any, ...]]
+    example: Example
     available: tuple[Candidate, ...]
+    has_gpu: bool
+    met: dict[tuple[torch.device, torch.dtype], OnGpu | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +106,22 @@ class Explanation:
 _ops: dict[str, Op] = {}
 
 
-def register(op: str, candidates: list[Candidate], bind: Callable[..., tuple[Any, ...]]) -> None:
-    """Register `op`; `bind` turns the arguments of its public function into op arguments."""
+def register(
+    op: str,
+    candidates: list[Candidate],
+    bind: Callable[..., tuple[Any, ...]],
+    example: Example,
+) -> None:
+    """Register `op`, whose first argument is a list of tensors or a tensor.
+
+    `bind` turns the arguments of its public function into op arguments, and
+    `example(device, dtype, shapes)` makes op arguments to check and time its kernels with.
+    """
     ordered = sorted(candidates, key=lambda candidate: BACKENDS.index(candidate.backend))
     available = tuple(candidate for candidate in ordered if candidate.unavailable is None)
-    _ops[op] = Op({candidate.backend: candidate for candidate in ordered}, bind, available)
+    has_gpu = any(candidate.backend in GPU_BACKENDS for candidate in available)
+    by_backend = {candidate.backend: candidate for candidate in ordered}
+    _ops[op] = Op(op, by_backend, bind, example, available, has_gpu)
 
 
 def run(op: str, *args: Any) -> Any:
@@ -120,26 +152,73 @@ def check_and_run(op: str, check: Callable[..., None], args: tuple[Any, ...]) ->
 
 def _choose(op: str, args: tuple[Any, ...]) -> Candidate:
     registered_op = _ops[op]
-    if _forced in registered_op.candidates:
+    on_gpu = _meet(registered_op, args) if registered_op.has_gpu else None
+    if _forced is not None and _forced in registered_op.candidates:
         candidate = registered_op.candidates[_forced]
-        if reason := candidate.reason(args):
+        reason = candidate.reason(args)
+        if reason is None and on_gpu and not _is_trusted(registered_op, candidate, on_gpu):
+            reason = _known_failure(registered_op, candidate, on_gpu)
+        if reason:
             raise BackendError(
                 f"{op}: backend {_forced!r} was forced and cannot run this call: {reason}"
             )
         return candidate
-    for candidate in registered_op.available:
-        if candidate.refuse(*args) is None:
+    for candidate in on_gpu.order if on_gpu else registered_op.available:
+        if candidate.refuse(*args) is None and (
+            on_gpu is None
+            or candidate.backend in on_gpu.proved
+            or _is_trusted(registered_op, candidate, on_gpu)
+        ):
             return candidate
     raise BackendError(str(_explain(op, args)))
 
 
+def _meet(op: Op, args: tuple[Any, ...]) -> OnGpu | None:
+    """How a call on these arguments runs on its GPU; None if it is on no GPU."""
+    like = args[0][0] if isinstance(args[0], list) else args[0]
+    met = like.device, like.dtype
+    try:
+        return op.met[met]
+    except KeyError:
+        op.met[met] = _on_gpu(op, *met)
+        return op.met[met]
+
+
+def _on_gpu(op: Op, device: torch.device, dtype: torch.dtype) -> OnGpu | None:
+    gpu = _gpu.describe(device)
+    if gpu is None:
+        return None
+    order = _tables.backend_order(op.name, dtype, gpu)
+    candidates = sorted(op.available, key=lambda candidate: order.index(candidate.backend))
+    return OnGpu(Place(gpu, device, dtype), tuple(candidates))
+
+
+def _is_trusted(op: Op, candidate: Candidate, on_gpu: OnGpu) -> bool:
+    """Whether a candidate passes its check at first use, or cannot be checked yet."""
+    verdict = _verification.verdict(op, candidate, on_gpu.place)
+    if verdict == _verification.RIGHT:
+        on_gpu.proved.add(candidate.backend)
+    return verdict is None or verdict.error is None
+
+
+def _known_failure(op: Op, candidate: Candidate, on_gpu: OnGpu) -> str | None:
+    verdict = _verification.known(op, candidate, on_gpu.place)
+    return verdict.reason if verdict else None
+
+
 def _explain(op: str, args: tuple[Any, ...]) -> Explanation:
-    candidates = _ops[op].candidates
+    registered_op = _ops[op]
+    candidates = registered_op.candidates
+    on_gpu = _meet(registered_op, args) if registered_op.has_gpu else None
+    order = [candidate.backend for candidate in on_gpu.order] if on_gpu else []
     forced = _forced if _forced in candidates else None
     chosen = None
     refusals = {}
-    for backend, candidate in candidates.items():
+    for backend in dict.fromkeys([*order, *candidates]):
+        candidate = candidates[backend]
         reason = candidate.reason(args)
+        if reason is None and on_gpu:
+            reason = _known_failure(registered_op, candidate, on_gpu)
         if reason is None and forced not in (None, backend):
             reason = f"{forced} is forced"
         elif reason is None and chosen:
@@ -155,13 +234,19 @@ def explain(op: str | Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
     """Say which backend would run a call of a public op, and why the others would not.
 
     `op` is the name or the function itself; the other arguments are those of the call, as in
-    `explain("depthwise_scales", xs, weights, dilation=2)`. Nothing is run. Print the result, or
-    take `to_dict()` of it. Raises ValueError for an unknown op.
+    `explain("depthwise_scales", xs, weights, dilation=2)`. Nothing is run: a GPU kernel that was
+    never checked counts as right. Print the result, or take `to_dict()` of it. Raises ValueError
+    for an unknown op.
     """
     name = op if isinstance(op, str) else op.__name__
     if name not in _ops:
         raise ValueError(f"explain: op must be one of {', '.join(sorted(_ops))}; got {name!r}")
     return _explain(name, _ops[name].bind(*args, **kwargs))
+
+
+def op_named(op: str) -> Op:
+    """The registered op of this name."""
+    return _ops[op]
 
 
 def registered() -> dict[str, dict[str, str | None]]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lmwp_ops import _dispatch, _loader
+from lmwp_ops._examples import Draw, Example, Shapes, convert
 from lmwp_ops._layout import empty_like_layout
 from lmwp_ops._library import LIBRARY
 
@@ -44,18 +45,27 @@ def register(
     reference: Callable[..., list[Tensor]],
     compiled: Sequence[str],
     bind: Callable[..., tuple[Any, ...]],
+    example: Example,
 ) -> None:
     """Give the defined op its implementation, fake, autocast and backends.
 
     `check(*args)` raises for arguments that the op cannot compute; `compiled` are the backends
     that a compiled library implements as `<op>_<backend>`, which is defined, too; `bind` turns the
-    arguments of the public function into those of the op.
+    arguments of the public function into those of the op; `example(device, dtype, shapes)` makes
+    arguments of the op that reach all parts of its kernels, with branches of `shapes` or tiny ones.
     """
 
     def forward(*args: Any) -> list[Tensor]:
         check(*args)
         outputs: list[Tensor] = _dispatch.run(op, *args)
         return outputs
+
+    def checked_example(
+        device: torch.device, dtype: torch.dtype, shapes: Shapes | None
+    ) -> tuple[Any, ...]:
+        args = example(device, dtype, shapes)
+        check(*args)
+        return args
 
     LIBRARY.impl(op, forward, "CompositeExplicitAutograd")
     for device_type in _DEVICES:
@@ -67,7 +77,8 @@ def register(
         _compiled_candidate(backend, run, validates=backend == "cpp")
         for backend, run in runs.items()
     ]
-    _dispatch.register(op, [*candidates, _dispatch.Candidate("reference", reference)], bind=bind)
+    everyone = [*candidates, _dispatch.Candidate("reference", reference)]
+    _dispatch.register(op, everyone, bind=bind, example=checked_example)
 
 
 def register_gradient(
@@ -110,7 +121,19 @@ def register_gradient(
         _compiled_candidate(backend, run, validates=False) for backend, run in compiled.items()
     ]
     everyone = [*candidates, _dispatch.Candidate("reference", reference)]
-    _dispatch.register(name, everyone, bind=lambda *args: args)
+    _dispatch.register(name, everyone, bind=lambda *args: args, example=partial(_gradients_of, op))
+
+
+def _gradients_of(
+    op: str, device: torch.device, dtype: torch.dtype, shapes: Shapes | None
+) -> tuple[Any, ...]:
+    """Arguments to try `<op>_backward` with: every gradient of the example of the op."""
+    args = _dispatch.op_named(op).example(device, dtype, shapes)
+    forward, backward = (getattr(torch.ops.lmwp_ops, name) for name in (op, f"{op}_backward"))
+    outputs = forward.default(*convert(args, lambda t: t.to("meta")))
+    draw = Draw(device, dtype, seed=1)
+    wanted = [True] * len(backward.default._schema.returns)
+    return [draw(*y.shape) for y in outputs], *args, wanted
 
 
 def empty_gradients(

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from lmwp_ops import _dispatch, _loader
+from lmwp_ops import _dispatch, _loader, _verification
 
 PACKAGES = ("lmwp-ops", "torch", "numpy", "triton")
 PREFIXES = ("LMWP_OPS_",)
@@ -25,6 +25,7 @@ def collect() -> dict[str, Any]:
         "instruction_set": _instruction_set(),
         "gpus": _gpus(),
         "ops": _dispatch.registered(),
+        "verified_kernels": _verification.verified(),
         "environment": _environment(),
     }
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "predict": ("predict", "write saliency maps for an image or a folder"),
     "import-csnet": ("import_csnet", "convert the CSNet authors' weight files"),
     "info": ("info", "versions, compiled libraries, devices, back ends"),
+    "warmup": ("warmup", "check, compile and tune the GPU kernels ahead of their first use"),
     "demo": ("demo", "train, evaluate and write an HTML report, in minutes"),
 }
 

@@ -86,3 +86,15 @@ def test_info_as_json(capsys):
     status, out, _ = run(capsys, "info", "--json")
     assert status == 0
     assert "depthwise_scales" in json.loads(out)["ops"]
+
+
+def test_warmup_without_a_gpu_says_so(capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    status, out, _ = run(capsys, "warmup")
+    assert status == 0
+    assert out.startswith("nothing to warm up: torch")
+    status, out, _ = run(capsys, "warmup", "goctconv2d", "--json")
+    assert json.loads(out)["rows"] == []
+    status, _, err = run(capsys, "warmup", "nothing")
+    assert status == 2
+    assert "ops: expected some of depthwise_scales" in err

@@ -32,6 +32,7 @@ def echo() -> str:
             Candidate("cuda", lambda n: ("cuda", n), unavailable="not compiled"),
         ],
         bind=lambda n: (n,),
+        example=lambda device, dtype, shapes: (2,),
     )
     return "echo"
 

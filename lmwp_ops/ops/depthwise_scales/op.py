@@ -18,6 +18,7 @@ from lmwp_ops._registration import (
 from lmwp_ops.ops._arguments import split_affine
 from lmwp_ops.ops.depthwise_scales import compiled, reference
 from lmwp_ops.ops.depthwise_scales.checks import check, check_gradients, output_shape
+from lmwp_ops.ops.depthwise_scales.example import example
 
 Tensors = list[Tensor]
 Gradients = tuple[Tensors, Tensors, Tensors, Tensors, Tensors]
@@ -162,6 +163,7 @@ register(
     reference=reference.forward,
     compiled=("cuda", "cpp"),
     bind=_bind,
+    example=example,
 )
 register_gradient(
     "depthwise_scales",

@@ -18,6 +18,7 @@ from lmwp_ops._registration import (
 from lmwp_ops.ops._arguments import Affine, argument_error, split_affine
 from lmwp_ops.ops.dilated_bank import compiled, reference
 from lmwp_ops.ops.dilated_bank.checks import OP, check, check_gradients, output_shapes
+from lmwp_ops.ops.dilated_bank.example import example
 
 Tensors = list[Tensor]
 
@@ -156,6 +157,7 @@ register(
     reference=reference.forward,
     compiled=("cpp",),
     bind=_bind,
+    example=example,
 )
 register_gradient(
     OP,

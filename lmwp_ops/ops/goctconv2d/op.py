@@ -18,6 +18,7 @@ from lmwp_ops._registration import (
 from lmwp_ops.ops._arguments import Affine, argument_error, check_channels, split_affine
 from lmwp_ops.ops.goctconv2d import compiled, reference
 from lmwp_ops.ops.goctconv2d.checks import OP, check, check_gradients, output_shapes
+from lmwp_ops.ops.goctconv2d.example import example
 
 Tensors = list[Tensor]
 
@@ -177,6 +178,7 @@ register(
     reference=reference.forward,
     compiled=("cpp",),
     bind=_bind,
+    example=example,
 )
 register_gradient(
     OP,

@@ -21,6 +21,7 @@ from lmwp_ops.ops._arguments import (
 )
 from lmwp_ops.ops.goctconv2d import checks as goctconv2d
 from lmwp_ops.ops.il_block import reference
+from lmwp_ops.ops.il_block.example import example
 
 OP = "il_block"
 STAGES = 3
@@ -158,4 +159,5 @@ register(
     reference=reference.forward,
     compiled=("cpp",),
     bind=_bind,
+    example=example,
 )

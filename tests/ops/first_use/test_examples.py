@@ -1,0 +1,66 @@
+"""What kernels are checked with reaches every argument, and right kernels pass with it."""
+
+import pytest
+import torch
+
+from lmwp_ops import _dispatch
+from lmwp_ops._examples import convert, tensors
+from lmwp_ops._verification import mismatch
+
+OPS = sorted(_dispatch.registered())
+CPU = torch.device("cpu")
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def results(op: _dispatch.Op, backend: str, args: tuple) -> list[torch.Tensor]:
+    return list(tensors(op.candidates[backend].run(*args)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", OPS)
+def test_the_cpu_kernel_passes(name: str, dtype: torch.dtype) -> None:
+    op = _dispatch.op_named(name)
+    if reason := op.candidates["cpp"].unavailable:
+        pytest.skip(reason)
+    args = op.example(CPU, dtype, None)
+    plain = results(op, "reference", args)
+    truth = results(op, "reference", convert(args, torch.Tensor.double))
+    assert all(t.dtype == torch.float64 for t in truth)
+    assert mismatch(results(op, "cpp", args), plain, truth) is None
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", OPS)
+def test_every_argument_matters(name: str, dtype: torch.dtype) -> None:
+    op = _dispatch.op_named(name)
+    args = op.example(CPU, dtype, None)
+    plain = results(op, "reference", args)
+    truth = results(op, "reference", convert(args, torch.Tensor.double))
+    for changed in tensors(args):
+        others = convert(args, lambda t, one=changed: t + 0.5 if t is one else t)
+        assert mismatch(results(op, "reference", others), plain, truth), list(changed.shape)
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_the_same_everywhere_without_touching_the_generator(name: str) -> None:
+    example = _dispatch.op_named(name).example
+    state = torch.get_rng_state()
+    first, again = (list(tensors(example(CPU, torch.float32, None))) for _ in range(2))
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize("name", [name for name in OPS if not name.endswith("_backward")])
+def test_takes_the_shapes_of_a_user(name: str) -> None:
+    op = _dispatch.op_named(name)
+    shapes = [(3, 4, 16, 24), (3, 2, 8, 12)]
+    args = op.example(CPU, torch.float32, shapes)
+    assert [tuple(x.shape) for x in args[0]] == shapes
+    ys = results(op, "reference", args)
+    assert [tuple(y.shape[2:]) for y in ys] == [(16, 24), (8, 12)]
+    if (backward := f"{name}_backward") in OPS:
+        grads, xs, *_, wanted = _dispatch.op_named(backward).example(CPU, torch.float32, shapes)
+        assert [tuple(x.shape) for x in xs] == shapes
+        assert [g.shape for g in grads] == [y.shape for y in ys]
+        assert not torch.equal(grads[0], xs[0])
+        assert wanted == [True] * 5
