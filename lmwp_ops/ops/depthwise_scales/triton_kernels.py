@@ -1,0 +1,256 @@
+"""Triton kernels of `depthwise_scales`; the README tells how they work.
+
+A program computes ROWS result rows of PIXELS columns for CHANNELS channels of one branch: [P, Ch] in
+the comments. Channels are one and columns are vectors of V elements where W is innermost in
+memory; else columns are single and the V elements of a vector are channels. Extents and strides
+of the innermost dimension and of all coarser ones count vectors.
+"""
+
+from typing import Any, NamedTuple
+
+import triton
+import triton.language as tl
+
+CONFIGS = [
+    {"ROWS": 4, "num_warps": 4},
+    {"ROWS": 2, "num_warps": 4},
+    {"ROWS": 8, "num_warps": 4},
+    {"ROWS": 4, "num_warps": 2},
+    {"ROWS": 4, "num_warps": 8},
+]
+"""Candidates for every kernel; the first is the default."""
+
+
+class Strides(NamedTuple):
+    """Of a feature, in vectors; that of the vectors themselves is 1."""
+
+    image: int
+    channel: int
+    row: int
+    column: int
+
+
+class Forward(NamedTuple):
+    """Tensors of one branch; those of the epilogue may be None."""
+
+    x: Any
+    weight: Any  # [C, 1, K, K]
+    scale: Any
+    shift: Any
+    slope: Any
+    y: Any
+
+
+class Sizes(NamedTuple):
+    """One branch: its programs and extents, and the strides of what is read and written."""
+
+    first: int  # program of the launch
+    blocks: int  # programs for each block of channels
+    images: int
+    channels: int
+    height: int
+    width: int
+    out_height: int
+    out_width: int
+    source: Strides
+    result: Strides
+
+
+@triton.jit
+def _branch(tensors, sizes, program):
+    """Tensors and sizes of the branch that a program works for."""
+    t, s = tensors[0], sizes[0]
+    for b in tl.static_range(1, len(sizes)):
+        if program >= sizes[b].first:
+            t, s = tensors[b], sizes[b]
+    return t, s
+
+
+@triton.jit
+def _channels(block, CHANNELS: tl.constexpr):
+    return block * CHANNELS + tl.arange(0, CHANNELS)[None, :]  # [1, Ch]
+
+
+@triton.jit
+def _pixels(block, height, width, PIXELS: tl.constexpr, ROWS: tl.constexpr, STEP: tl.constexpr):
+    """Image, first row and column of each item: ROWS result rows that are STEP apart."""
+    item = block * PIXELS + tl.arange(0, PIXELS)[:, None]  # [P, 1]
+    groups = (height + ROWS * STEP - 1) // (ROWS * STEP) * STEP
+    group = item // width % groups
+    row = group // STEP * (ROWS * STEP) + group % STEP
+    return item // width // groups, row, item % width
+
+
+@triton.jit
+def _plane(data, strides, image, channel, VECTOR: tl.constexpr, INTERLEAVED: tl.constexpr):
+    """Where the maps of an image and its channels begin."""
+    wide = image.to(tl.int64) * strides.image
+    if INTERLEAVED:
+        if VECTOR > 1:
+            plane = data + wide * VECTOR + channel
+        else:
+            plane = data + wide + channel * strides.channel
+    else:
+        plane = data + (wide + channel.to(tl.int64) * strides.channel) * VECTOR
+    return plane
+
+
+@triton.jit
+def _parameter(data, index, mask):
+    return tl.load(data + index, mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _taps(weight, channel, mask, K: tl.constexpr, FLIP: tl.constexpr):
+    """The K * K weights of each channel, [1, Ch] each; turned by half a turn to FLIP."""
+    taps = ()
+    for i in tl.static_range(K * K):
+        index = channel * (K * K) + (K * K - 1 - i if FLIP else i)
+        taps = taps + (_parameter(weight, index, mask),)
+    return taps
+
+
+@triton.jit
+def _split(x):
+    """The V columns of x [P, V], [P, 1] each."""
+    if x.shape[1] == 1:
+        lanes = (x,)
+    else:
+        halves = x.reshape(x.shape[0], 2, x.shape[1] // 2).permute(0, 2, 1)
+        low, high = tl.split(halves)
+        lanes = _split(low) + _split(high)
+    return lanes
+
+
+@triton.jit
+def _join(lanes):
+    """[P, V] of V columns [P, 1]."""
+    if len(lanes) == 1:
+        x = lanes[0]
+    else:
+        half: tl.constexpr = len(lanes) // 2
+        halves = tl.join(_join(lanes[:half]), _join(lanes[half:])).permute(0, 2, 1)
+        x = halves.reshape(halves.shape[0], len(lanes))
+    return x
+
+
+@triton.jit
+def _window(
+    plane, strides, row, column, height, width, mask,
+    K: tl.constexpr, STRIDE: tl.constexpr, DIVISOR: tl.constexpr, DILATION: tl.constexpr,
+    VECTOR: tl.constexpr, INTERLEAVED: tl.constexpr,
+):  # fmt: skip
+    """Columns of one source row, [P, Ch] each: K taps, or the vector and its two neighbours."""
+    wide: tl.constexpr = VECTOR > 1 and not INTERLEAVED
+    unit: tl.constexpr = VECTOR if INTERLEAVED else 1
+    inside = mask & (row >= 0) & (row % DIVISOR == 0) & (row // DIVISOR < height)
+    line = plane + (row // DIVISOR).to(tl.int64) * strides.row * VECTOR
+    window = ()
+    if wide:
+        reach: tl.constexpr = 0 if K == 1 else 1
+        lane = tl.arange(0, VECTOR)[None, :]
+        for side in tl.static_range(-reach, reach + 1):
+            at = column + side
+            valid = inside & (at >= 0) & (at < width)
+            window = window + _split(
+                tl.load(line + at * VECTOR + lane, mask=valid, other=0.0).to(tl.float32)
+            )
+    else:
+        for j in tl.static_range(K):
+            at = column * STRIDE + (j - K // 2) * DILATION
+            valid = inside & (at >= 0) & (at % DIVISOR == 0) & (at // DIVISOR < width)
+            offset = (at // DIVISOR).to(tl.int64) * strides.column * unit
+            window = window + (tl.load(line + offset, mask=valid, other=0.0).to(tl.float32),)
+    return window
+
+
+@triton.jit
+def _convolve(
+    plane, strides, taps, row, column, height, width, mask,
+    K: tl.constexpr, STRIDE: tl.constexpr, DIVISOR: tl.constexpr, DILATION: tl.constexpr,
+    VECTOR: tl.constexpr, INTERLEAVED: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """Sums of each result row and lane, [P, Ch] each; source row m serves all rows that see it.
+
+    Result (r, c) at tap (i, j) reads source ((r, c) * STRIDE + ((i, j) - K // 2) * DILATION) /
+    DIVISOR, nothing where that is no whole number; the result rows are DIVISOR * DILATION apart.
+    """
+    lanes: tl.constexpr = 1 if INTERLEAVED else VECTOR
+    first: tl.constexpr = 0 if lanes == 1 or K == 1 else lanes - K // 2
+    apart: tl.constexpr = STRIDE * DIVISOR
+    sums = ()
+    for _ in tl.static_range(ROWS * lanes):
+        sums = sums + (tl.zeros(mask.shape, tl.float32),)
+    for m in tl.static_range(apart * (ROWS - 1) + K):
+        window = _window(
+            plane, strides, row * STRIDE + (m - K // 2) * DILATION, column, height, width, mask,
+            K, STRIDE, DIVISOR, DILATION, VECTOR, INTERLEAVED,
+        )  # fmt: skip
+        added = ()
+        for i in tl.static_range(ROWS):
+            for v in tl.static_range(lanes):
+                total = sums[i * lanes + v]
+                if m >= apart * i and m < apart * i + K:
+                    for j in tl.static_range(K):
+                        total += taps[(m - apart * i) * K + j] * window[first + v + j]
+                added = added + (total,)
+        sums = added
+    return sums
+
+
+@triton.jit
+def _store(
+    plane, strides, values, row, column, height, mask,
+    STEP: tl.constexpr, VECTOR: tl.constexpr, INTERLEAVED: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """Write ROWS result rows that are STEP apart."""
+    lanes: tl.constexpr = 1 if INTERLEAVED else VECTOR
+    for i in tl.static_range(ROWS):
+        at = row + i * STEP
+        offset = (at.to(tl.int64) * strides.row + column * strides.column) * VECTOR
+        if lanes > 1:
+            offset += tl.arange(0, VECTOR)[None, :]
+        value = _join(values[i * lanes : (i + 1) * lanes])
+        tl.store(plane + offset, value.to(plane.dtype.element_ty), mask=mask & (at < height))
+
+
+@triton.jit(do_not_specialize=["sizes"])
+def depthwise_scales_fwd_kernel(
+    tensors,  # tuple of Forward
+    sizes,  # tuple of Sizes
+    K: tl.constexpr,
+    STRIDE: tl.constexpr,
+    DILATION: tl.constexpr,
+    VECTOR: tl.constexpr,
+    INTERLEAVED: tl.constexpr,
+    PIXELS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """y = PReLU(scale * conv(x) + shift)."""
+    t, s = _branch(tensors, sizes, tl.program_id(0))
+    program = tl.program_id(0) - s.first
+    channel = _channels(program // s.blocks, CHANNELS)  # [1, Ch]
+    extent = s.channels * VECTOR if INTERLEAVED else s.channels
+    mask = channel < extent
+    image, row, column = _pixels(
+        program % s.blocks, s.out_height, s.out_width, PIXELS, ROWS, DILATION
+    )  # [P, 1]
+    within = mask & (image < s.images)  # [P, Ch]
+    sums = _convolve(
+        _plane(t.x, s.source, image, channel, VECTOR, INTERLEAVED), s.source,
+        _taps(t.weight, channel, mask, K, False), row, column, s.height, s.width, within,
+        K, STRIDE, 1, DILATION, VECTOR, INTERLEAVED, ROWS,
+    )  # fmt: skip
+    values = ()
+    for i in tl.static_range(len(sums)):
+        value = sums[i]
+        if t.scale is not None:
+            value = value * _parameter(t.scale, channel, mask) + _parameter(t.shift, channel, mask)
+        if t.slope is not None:
+            value = tl.where(value > 0, value, value * _parameter(t.slope, channel, mask))
+        values = values + (value,)
+    _store(
+        _plane(t.y, s.result, image, channel, VECTOR, INTERLEAVED), s.result,
+        values, row, column, s.out_height, within, DILATION, VECTOR, INTERLEAVED, ROWS,
+    )  # fmt: skip
