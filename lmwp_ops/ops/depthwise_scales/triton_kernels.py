@@ -1,12 +1,10 @@
 """Triton kernels of `depthwise_scales`; the README tells how they work.
 
-A program computes ROWS result rows of PIXELS columns for CHANNELS channels of one branch: [P, Ch] in
-the comments. Channels are one and columns are vectors of V elements where W is innermost in
-memory; else columns are single and the V elements of a vector are channels. Extents and strides
-of the innermost dimension and of all coarser ones count vectors.
+A program computes ROWS result rows at each of P columns and L lanes of one branch. Where W is
+innermost in memory, the lanes are VECTOR neighbouring columns of one channel, and `width` and
+`column` count such vectors. Where maps are INTERLEAVED, channels innermost, they are channels.
+Strides count vectors in both cases.
 """
-
-from typing import Any, NamedTuple
 
 import triton
 import triton.language as tl
@@ -21,41 +19,6 @@ CONFIGS = [
 """Candidates for every kernel; the first is the default."""
 
 
-class Strides(NamedTuple):
-    """Of a feature, in vectors; that of the vectors themselves is 1."""
-
-    image: int
-    channel: int
-    row: int
-    column: int
-
-
-class Forward(NamedTuple):
-    """Tensors of one branch; those of the epilogue may be None."""
-
-    x: Any
-    weight: Any  # [C, 1, K, K]
-    scale: Any
-    shift: Any
-    slope: Any
-    y: Any
-
-
-class Sizes(NamedTuple):
-    """One branch: its programs and extents, and the strides of what is read and written."""
-
-    first: int  # program of the launch
-    blocks: int  # programs for each block of channels
-    images: int
-    channels: int
-    height: int
-    width: int
-    out_height: int
-    out_width: int
-    source: Strides
-    result: Strides
-
-
 @triton.jit
 def _branch(tensors, sizes, program):
     """Tensors and sizes of the branch that a program works for."""
@@ -67,8 +30,13 @@ def _branch(tensors, sizes, program):
 
 
 @triton.jit
-def _channels(block, CHANNELS: tl.constexpr):
-    return block * CHANNELS + tl.arange(0, CHANNELS)[None, :]  # [1, Ch]
+def _channels(block, CHANNELS: tl.constexpr, INTERLEAVED: tl.constexpr):
+    """The channels of a program: [1, Ch] of them, or one, a scalar."""
+    if INTERLEAVED:
+        channel = block * CHANNELS + tl.arange(0, CHANNELS)[None, :]
+    else:
+        channel = block
+    return channel
 
 
 @triton.jit
@@ -86,10 +54,7 @@ def _plane(data, strides, image, channel, VECTOR: tl.constexpr, INTERLEAVED: tl.
     """Where the maps of an image and its channels begin."""
     wide = image.to(tl.int64) * strides.image
     if INTERLEAVED:
-        if VECTOR > 1:
-            plane = data + wide * VECTOR + channel
-        else:
-            plane = data + wide + channel * strides.channel
+        plane = data + wide * VECTOR + channel
     else:
         plane = data + (wide + channel.to(tl.int64) * strides.channel) * VECTOR
     return plane
@@ -140,47 +105,55 @@ def _window(
     K: tl.constexpr, STRIDE: tl.constexpr, DIVISOR: tl.constexpr, DILATION: tl.constexpr,
     VECTOR: tl.constexpr, INTERLEAVED: tl.constexpr,
 ):  # fmt: skip
-    """Columns of one source row, [P, Ch] each: K taps, or the vector and its two neighbours."""
-    wide: tl.constexpr = VECTOR > 1 and not INTERLEAVED
-    unit: tl.constexpr = VECTOR if INTERLEAVED else 1
+    """What the K taps of one row read from a source row, [P, L] each."""
     inside = mask & (row >= 0) & (row % DIVISOR == 0) & (row // DIVISOR < height)
     line = plane + (row // DIVISOR).to(tl.int64) * strides.row * VECTOR
-    window = ()
-    if wide:
-        reach: tl.constexpr = 0 if K == 1 else 1
-        lane = tl.arange(0, VECTOR)[None, :]
-        for side in tl.static_range(-reach, reach + 1):
-            at = column + side
-            valid = inside & (at >= 0) & (at < width)
-            window = window + _split(
-                tl.load(line + at * VECTOR + lane, mask=valid, other=0.0).to(tl.float32)
+    taps = ()
+    if VECTOR > 1 and not INTERLEAVED:
+        centre = tl.load(line + column * VECTOR + tl.arange(0, VECTOR)[None, :], mask=inside)
+        if K > 1:
+            # From either neighbour as many columns as are needed, rounded up for one access.
+            SIDE: tl.constexpr = 4 if K == 7 else K // 2
+            side = tl.arange(0, SIDE)[None, :]
+            left = line + column * VECTOR - SIDE + side
+            right = line + column * VECTOR + VECTOR + side
+            columns = (
+                _split(tl.load(left, mask=inside & (column > 0), other=0.0))
+                + _split(centre)
+                + _split(tl.load(right, mask=inside & (column < width - 1), other=0.0))
             )
+        for j in tl.static_range(K):
+            if j == K // 2:
+                tap = centre
+            else:
+                tap = _join(columns[SIDE - K // 2 + j : SIDE - K // 2 + j + VECTOR])
+            taps = taps + (tap.to(tl.float32),)
     else:
+        unit: tl.constexpr = VECTOR if INTERLEAVED else 1
         for j in tl.static_range(K):
             at = column * STRIDE + (j - K // 2) * DILATION
             valid = inside & (at >= 0) & (at % DIVISOR == 0) & (at // DIVISOR < width)
             offset = (at // DIVISOR).to(tl.int64) * strides.column * unit
-            window = window + (tl.load(line + offset, mask=valid, other=0.0).to(tl.float32),)
-    return window
+            taps = taps + (tl.load(line + offset, mask=valid, other=0.0).to(tl.float32),)
+    return taps
 
 
 @triton.jit
 def _convolve(
-    plane, strides, taps, row, column, height, width, mask,
+    plane, strides, weights, row, column, height, width, mask,
     K: tl.constexpr, STRIDE: tl.constexpr, DIVISOR: tl.constexpr, DILATION: tl.constexpr,
     VECTOR: tl.constexpr, INTERLEAVED: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Sums of each result row and lane, [P, Ch] each; source row m serves all rows that see it.
+    """Sums of each result row, [P, L] each; a source row is read once for all rows that see it.
 
     Result (r, c) at tap (i, j) reads source ((r, c) * STRIDE + ((i, j) - K // 2) * DILATION) /
     DIVISOR, nothing where that is no whole number; the result rows are DIVISOR * DILATION apart.
     """
-    lanes: tl.constexpr = 1 if INTERLEAVED else VECTOR
-    first: tl.constexpr = 0 if lanes == 1 or K == 1 else lanes - K // 2
     apart: tl.constexpr = STRIDE * DIVISOR
+    lanes: tl.constexpr = mask.shape[1] if INTERLEAVED else VECTOR
     sums = ()
-    for _ in tl.static_range(ROWS * lanes):
-        sums = sums + (tl.zeros(mask.shape, tl.float32),)
+    for _ in tl.static_range(ROWS):
+        sums = sums + (tl.zeros((mask.shape[0], lanes), tl.float32),)
     for m in tl.static_range(apart * (ROWS - 1) + K):
         window = _window(
             plane, strides, row * STRIDE + (m - K // 2) * DILATION, column, height, width, mask,
@@ -188,12 +161,11 @@ def _convolve(
         )  # fmt: skip
         added = ()
         for i in tl.static_range(ROWS):
-            for v in tl.static_range(lanes):
-                total = sums[i * lanes + v]
-                if m >= apart * i and m < apart * i + K:
-                    for j in tl.static_range(K):
-                        total += taps[(m - apart * i) * K + j] * window[first + v + j]
-                added = added + (total,)
+            total = sums[i]
+            if m >= apart * i and m < apart * i + K:
+                for j in tl.static_range(K):
+                    total += weights[(m - apart * i) * K + j] * window[j]
+            added = added + (total,)
         sums = added
     return sums
 
@@ -201,23 +173,20 @@ def _convolve(
 @triton.jit
 def _store(
     plane, strides, values, row, column, height, mask,
-    STEP: tl.constexpr, VECTOR: tl.constexpr, INTERLEAVED: tl.constexpr, ROWS: tl.constexpr,
+    STEP: tl.constexpr, VECTOR: tl.constexpr, INTERLEAVED: tl.constexpr,
 ):  # fmt: skip
-    """Write ROWS result rows that are STEP apart."""
-    lanes: tl.constexpr = 1 if INTERLEAVED else VECTOR
-    for i in tl.static_range(ROWS):
+    """Write result rows that are STEP apart."""
+    for i in tl.static_range(len(values)):
         at = row + i * STEP
-        offset = (at.to(tl.int64) * strides.row + column * strides.column) * VECTOR
-        if lanes > 1:
-            offset += tl.arange(0, VECTOR)[None, :]
-        value = _join(values[i * lanes : (i + 1) * lanes])
-        tl.store(plane + offset, value.to(plane.dtype.element_ty), mask=mask & (at < height))
+        offset = at.to(tl.int64) * strides.row + column.to(tl.int64) * strides.column
+        offset = offset * VECTOR if INTERLEAVED else offset * VECTOR + tl.arange(0, VECTOR)[None, :]
+        tl.store(plane + offset, values[i].to(plane.dtype.element_ty), mask=mask & (at < height))
 
 
 @triton.jit(do_not_specialize=["sizes"])
 def depthwise_scales_fwd_kernel(
-    tensors,  # tuple of Forward
-    sizes,  # tuple of Sizes
+    tensors,  # of each branch, see triton_launch.Forward
+    sizes,  # of each branch, see triton_launch.Sizes
     K: tl.constexpr,
     STRIDE: tl.constexpr,
     DILATION: tl.constexpr,
@@ -230,7 +199,7 @@ def depthwise_scales_fwd_kernel(
     """y = PReLU(scale * conv(x) + shift)."""
     t, s = _branch(tensors, sizes, tl.program_id(0))
     program = tl.program_id(0) - s.first
-    channel = _channels(program // s.blocks, CHANNELS)  # [1, Ch]
+    channel = _channels(program // s.blocks, CHANNELS, INTERLEAVED)
     extent = s.channels * VECTOR if INTERLEAVED else s.channels
     mask = channel < extent
     image, row, column = _pixels(
@@ -252,5 +221,5 @@ def depthwise_scales_fwd_kernel(
         values = values + (value,)
     _store(
         _plane(t.y, s.result, image, channel, VECTOR, INTERLEAVED), s.result,
-        values, row, column, s.out_height, within, DILATION, VECTOR, INTERLEAVED, ROWS,
+        values, row, column, s.out_height, within, DILATION, VECTOR, INTERLEAVED,
     )  # fmt: skip

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from lmwp_ops import _triton
@@ -21,10 +20,45 @@ _MAX_CHANNELS = 32  # of a program
 _MAX_CHANNEL_VECTOR = {1: 8, 3: 8, 5: 4, 7: 2}
 
 
+class Strides(NamedTuple):
+    """Of a feature, in vectors; that of the vectors themselves is 1."""
+
+    image: int
+    channel: int
+    row: int
+    column: int
+
+
+class Forward(NamedTuple):
+    """Tensors of one branch; those of the epilogue may be absent."""
+
+    x: Tensor
+    weight: Tensor  # [C, 1, K, K]
+    scale: Tensor | None  # [C], like shift and slope
+    shift: Tensor | None
+    slope: Tensor | None
+    y: Tensor
+
+
+class Sizes(NamedTuple):
+    """One branch: its programs and extents, and the strides of what is read and written."""
+
+    first: int  # program of the launch
+    blocks: int  # programs for each block of channels
+    images: int
+    channels: int
+    height: int
+    width: int
+    out_height: int
+    out_width: int
+    source: Strides
+    result: Strides
+
+
 class Plan(NamedTuple):
     """How one launch divides its branches among programs."""
 
-    sizes: tuple[kernels.Sizes, ...]
+    sizes: tuple[Sizes, ...]
     programs: int
     constants: dict[str, int]
 
@@ -48,7 +82,7 @@ def forward(
         unit = stride == dilation == 1
         plan = _plan(pairs, weights[0].shape[-1], unit, dilation, config)
         tensors = tuple(
-            kernels.Forward(xs[b], weights[b], _at(scale, b), _at(shift, b), _at(slope, b), ys[b])
+            Forward(xs[b], weights[b], _at(scale, b), _at(shift, b), _at(slope, b), ys[b])
             for b in group
         )
         _triton.launch(
@@ -80,11 +114,12 @@ def _effective(dilation: int, xs: Tensors) -> int:
 
 
 def _groups(xs: Tensors) -> Iterator[list[int]]:
-    """The branches of each launch: of one layout, and alone where a stride exceeds 32 bits."""
+    """The branches of each launch: of one layout, and alone where strides need 64 bits."""
     launches: dict[object, list[int]] = {}
     for b, x in enumerate(xs):
         if x.shape[0]:
-            alone = b if x.untyped_storage().nbytes() > _INT32_MAX else None
+            wide = max(*x.stride(), x[0].numel()) > _INT32_MAX
+            alone = b if wide else None
             launches.setdefault((is_channels_last(x), alone), []).append(b)
     for group in launches.values():
         for i in range(0, len(group), MAX_BRANCHES):
@@ -122,7 +157,7 @@ def _plan(
         blocks = -(-images * groups * columns // pixels)
         lanes = (vector, 1) if interleaved else (1, vector)
         sizes.append(
-            kernels.Sizes(
+            Sizes(
                 first,
                 blocks,
                 images,
@@ -166,10 +201,10 @@ def _in_vectors(x: Tensor, vector: int, interleaved: bool) -> bool:
     )
 
 
-def _strides(x: Tensor, vector: int, interleaved: bool) -> kernels.Strides:
+def _strides(x: Tensor, vector: int, interleaved: bool) -> Strides:
     if vector == 1:
-        return kernels.Strides(*x.stride())
+        return Strides(*x.stride())
     image, channel, row, column = (stride // vector for stride in x.stride())
     if interleaved:
-        return kernels.Strides(image, 1, row, column)
-    return kernels.Strides(image, channel, row, 1)
+        return Strides(image, 1, row, column)
+    return Strides(image, channel, row, 1)
