@@ -30,13 +30,17 @@ def _branch(tensors, sizes, program):
 
 
 @triton.jit
-def _channels(block, CHANNELS: tl.constexpr, INTERLEAVED: tl.constexpr):
-    """The channels of a program: [1, Ch] of them, or one, a scalar."""
+def _channels(
+    block, channels, CHANNELS: tl.constexpr, VECTOR: tl.constexpr, INTERLEAVED: tl.constexpr
+):
+    """The channels of a program and which of them exist, [1, L]; or one, a scalar, that does."""
     if INTERLEAVED:
         channel = block * CHANNELS + tl.arange(0, CHANNELS)[None, :]
+        mask = channel < channels * VECTOR
     else:
         channel = block
-    return channel
+        mask = None
+    return channel, mask
 
 
 @triton.jit
@@ -62,7 +66,7 @@ def _plane(data, strides, image, channel, VECTOR: tl.constexpr, INTERLEAVED: tl.
 
 @triton.jit
 def _parameter(data, index, mask):
-    return tl.load(data + index, mask=mask, other=0.0).to(tl.float32)
+    return tl.load(data + index, mask=mask).to(tl.float32)
 
 
 @triton.jit
@@ -199,13 +203,11 @@ def depthwise_scales_fwd_kernel(
     """y = PReLU(scale * conv(x) + shift)."""
     t, s = _branch(tensors, sizes, tl.program_id(0))
     program = tl.program_id(0) - s.first
-    channel = _channels(program // s.blocks, CHANNELS, INTERLEAVED)
-    extent = s.channels * VECTOR if INTERLEAVED else s.channels
-    mask = channel < extent
+    channel, mask = _channels(program // s.blocks, s.channels, CHANNELS, VECTOR, INTERLEAVED)
     image, row, column = _pixels(
         program % s.blocks, s.out_height, s.out_width, PIXELS, ROWS, DILATION
     )  # [P, 1]
-    within = mask & (image < s.images)  # [P, Ch]
+    within = mask & (image < s.images) if INTERLEAVED else image < s.images  # [P, L] or [P, 1]
     sums = _convolve(
         _plane(t.x, s.source, image, channel, VECTOR, INTERLEAVED), s.source,
         _taps(t.weight, channel, mask, K, False), row, column, s.height, s.width, within,
