@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmwp_ops import _dispatch, _loader
+from lmwp_ops import _dispatch, _loader, _triton
 from lmwp_ops._examples import Draw, Example, Shapes, convert
 from lmwp_ops._layout import empty_like_layout
 from lmwp_ops._library import LIBRARY
@@ -41,24 +41,21 @@ def register(
     op: str,
     *,
     check: Callable[..., None],
-    fake: Callable[..., list[Tensor]],
-    reference: Callable[..., list[Tensor]],
+    fake: Callable[..., Any],
+    reference: Callable[..., Any],
     compiled: Sequence[str],
+    triton: Callable[..., Any] | None = None,
     bind: Callable[..., tuple[Any, ...]],
     example: Example,
 ) -> None:
     """Give the defined op its implementation, fake, autocast and backends.
 
     `check(*args)` raises for arguments that the op cannot compute; `compiled` are the backends
-    that a compiled library implements as `<op>_<backend>`, which is defined, too; `bind` turns the
-    arguments of the public function into those of the op; `example(device, dtype, shapes)` makes
-    arguments of the op that reach all parts of its kernels, with branches of `shapes` or tiny ones.
+    that a compiled library implements as `<op>_<backend>`, which is defined, too; `triton`
+    launches Triton kernels and imports them when called; `bind` turns the arguments of the public
+    function into those of the op; `example(device, dtype, shapes)` makes arguments of the op that
+    reach all parts of its kernels, with branches of `shapes` or tiny ones.
     """
-
-    def forward(*args: Any) -> list[Tensor]:
-        check(*args)
-        outputs: list[Tensor] = _dispatch.run(op, *args)
-        return outputs
 
     def checked_example(
         device: torch.device, dtype: torch.dtype, shapes: Shapes | None
@@ -67,18 +64,16 @@ def register(
         check(*args)
         return args
 
-    LIBRARY.impl(op, forward, "CompositeExplicitAutograd")
-    for device_type in _DEVICES:
-        LIBRARY.impl(op, partial(_autocast, op, device_type), f"Autocast{device_type.upper()}")
-    for name in (op, *(f"{op}_{backend}" for backend in compiled)):
-        torch.library.register_fake(f"lmwp_ops::{name}", fake, lib=LIBRARY)
     runs = {backend: getattr(torch.ops.lmwp_ops, f"{op}_{backend}").default for backend in compiled}
     candidates = [
         _compiled_candidate(backend, run, validates=backend == "cpp")
         for backend, run in runs.items()
     ]
-    everyone = [*candidates, _dispatch.Candidate("reference", reference)]
-    _dispatch.register(op, everyone, bind=bind, example=checked_example)
+    candidates += _everywhere(triton, reference)
+    _implement(op, check, fake, compiled)
+    for device_type in _DEVICES:
+        LIBRARY.impl(op, partial(_autocast, op, device_type), f"Autocast{device_type.upper()}")
+    _dispatch.register(op, candidates, bind=bind, example=checked_example)
 
 
 def register_gradient(
@@ -88,22 +83,16 @@ def register_gradient(
     fake: Callable[..., Any],
     reference: Callable[..., Any],
     compiled: Mapping[str, Callable[..., Any]],
+    triton: Callable[..., Any] | None = None,
     setup_context: Callable[..., None],
     differentiate: Callable[..., Any],
 ) -> None:
     """Give the op its gradient, through the defined `<op>_backward`, and that op no gradient.
 
-    `compiled` maps the backends of compiled libraries to what computes `<op>_backward` with them.
+    `compiled` maps the backends of compiled libraries to what computes `<op>_backward` with them;
+    the rest is as in `register`.
     """
     name = f"{op}_backward"
-
-    def backward(*args: Any) -> Any:
-        check(*args)
-        return _dispatch.run(name, *args)
-
-    def checked_fake(*args: Any) -> Any:
-        check(*args)
-        return fake(*args)
 
     def refuse(ctx: Any, *grads: Any) -> None:
         raise NotImplementedError(
@@ -111,17 +100,51 @@ def register_gradient(
             "a gradient of its gradient was asked for (create_graph=True)"
         )
 
-    LIBRARY.impl(name, backward, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"lmwp_ops::{name}", checked_fake, lib=LIBRARY)
+    candidates = [
+        _compiled_candidate(backend, run, validates=False) for backend, run in compiled.items()
+    ]
+    candidates += _everywhere(triton, reference)
+    _implement(name, check, fake)
     torch.library.register_autograd(
         f"lmwp_ops::{op}", differentiate, setup_context=setup_context, lib=LIBRARY
     )
     torch.library.register_autograd(f"lmwp_ops::{name}", refuse, lib=LIBRARY)
-    candidates = [
-        _compiled_candidate(backend, run, validates=False) for backend, run in compiled.items()
-    ]
-    everyone = [*candidates, _dispatch.Candidate("reference", reference)]
-    _dispatch.register(name, everyone, bind=lambda *args: args, example=partial(_gradients_of, op))
+    _dispatch.register(name, candidates, bind=_as_given, example=partial(_gradients_of, op))
+
+
+def _implement(
+    op: str, check: Callable[..., None], fake: Callable[..., Any], compiled: Sequence[str] = ()
+) -> None:
+    """Check the arguments, then run the backend that is chosen, or the fake."""
+
+    def run(*args: Any) -> Any:
+        check(*args)
+        return _dispatch.run(op, *args)
+
+    def checked_fake(*args: Any) -> Any:
+        check(*args)
+        return fake(*args)
+
+    LIBRARY.impl(op, run, "CompositeExplicitAutograd")
+    for name in (op, *(f"{op}_{backend}" for backend in compiled)):
+        torch.library.register_fake(f"lmwp_ops::{name}", checked_fake, lib=LIBRARY)
+
+
+def _everywhere(
+    triton: Callable[..., Any] | None, reference: Callable[..., Any]
+) -> list[_dispatch.Candidate]:
+    """The candidates that no compiled library implements."""
+    candidates = [_dispatch.Candidate("reference", reference)]
+    if triton is not None:
+        why_not = _triton.why_not()
+        candidates.append(
+            _dispatch.Candidate("triton", triton, unavailable=why_not, refuse=_triton.refuse)
+        )
+    return candidates
+
+
+def _as_given(*args: Any) -> tuple[Any, ...]:
+    return args
 
 
 def _gradients_of(

@@ -38,6 +38,7 @@ LAYER_OF = {
         "_loader": "base",
         "_registration": "base",
         "_tables": "base",
+        "_triton": "base",
         "_tuning": "base",
         "_verification": "base",
         "_warmup": "base",

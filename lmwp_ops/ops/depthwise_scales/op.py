@@ -21,7 +21,6 @@ from lmwp_ops.ops.depthwise_scales.checks import check, check_gradients, output_
 from lmwp_ops.ops.depthwise_scales.example import example
 
 Tensors = list[Tensor]
-Gradients = tuple[Tensors, Tensors, Tensors, Tensors, Tensors]
 
 _ARGUMENTS = (
     "Tensor[] xs, Tensor[] weights, Tensor[] scale, Tensor[] shift, Tensor[] slope, "
@@ -100,6 +99,12 @@ def _bind(
     return list(xs), list(weights), scale, shift, list(slope or ()), stride, dilation
 
 
+def _triton_forward(*args: Any) -> Tensors:
+    from lmwp_ops.ops.depthwise_scales import triton_launch
+
+    return triton_launch.forward(*args)
+
+
 def _check_backward(grads: Tensors, *args: Any) -> None:
     *op_args, wanted = args
     check(*op_args)
@@ -115,21 +120,11 @@ def _fake_forward(
     stride: int,
     dilation: int,
 ) -> Tensors:
-    check(xs, weights, scale, shift, slope, stride, dilation)
     return [empty_like_layout(x, output_shape(x, stride)) for x in xs]
 
 
-def _fake_backward(
-    grads: Tensors,
-    xs: Tensors,
-    weights: Tensors,
-    scale: Tensors,
-    shift: Tensors,
-    slope: Tensors,
-    stride: int,
-    dilation: int,
-    wanted: list[bool],
-) -> tuple[Tensors, ...]:
+def _fake_backward(grads: Tensors, *args: Any) -> tuple[Tensors, ...]:
+    xs, weights, scale, shift, slope, _, _, wanted = args
     return empty_gradients(xs, (weights, scale, shift, slope), wanted)
 
 
@@ -162,6 +157,7 @@ register(
     fake=_fake_forward,
     reference=reference.forward,
     compiled=("cuda", "cpp"),
+    triton=_triton_forward,
     bind=_bind,
     example=example,
 )

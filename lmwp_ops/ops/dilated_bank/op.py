@@ -119,7 +119,6 @@ def _check_backward(grads: Tensors, *args: Any) -> None:
 
 
 def _fake_forward(*args: Any) -> Tensors:
-    check(*args)
     xs, weights, *_, counts = args
     present = [x for x, count in zip(xs, counts, strict=True) if count]
     shapes = output_shapes(xs, weights, counts)

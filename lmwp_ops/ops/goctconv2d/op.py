@@ -139,7 +139,6 @@ def _check_backward(grads: Tensors, *args: Any) -> None:
 
 
 def _fake_forward(*args: Any) -> Tensors:
-    check(*args)
     xs, _, _, _, _, in_channels, out_channels, entry_pool, _, _ = args
     shapes = output_shapes(xs, in_channels, out_channels, entry_pool)
     return [empty_like_layout(xs[0], shape) for shape in shapes]
