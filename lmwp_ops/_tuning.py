@@ -114,8 +114,9 @@ timer: Callable[[Callable[[], object]], float] = cuda_ms
 """Milliseconds of a call."""
 
 
-def tune(run: Callable[[], Any], gpu: Gpu) -> dict[str, Config]:
-    """Time every configuration of each kernel that `run` launches; keep and return the fastest.
+def tune(run: Callable[[], Any], gpu: Gpu) -> dict[str, dict[str, Config]]:
+    """Time every configuration of each kernel that `run` launches; keep and return the fastest,
+    by kernel and key.
 
     Kernels are tuned one after the other, the others as found so far. A configuration that cannot
     run here (it needs more shared memory than there is) or changes the results is left out.
@@ -132,7 +133,10 @@ def tune(run: Callable[[], Any], gpu: Gpu) -> dict[str, Config]:
             best[question] = candidates[times.index(min(times))]
             _answers[question, gpu] = best[question]
             _disk_cache.store(KIND, _cache_key(question, gpu), best[question])
-    return {f"{kernel}[{key}]": config for (kernel, key), config in best.items()}
+    chosen: dict[str, dict[str, Config]] = {}
+    for (kernel, key), config in best.items():
+        chosen.setdefault(kernel, {})[key] = config
+    return chosen
 
 
 def _time(
