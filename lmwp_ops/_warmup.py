@@ -179,7 +179,9 @@ def _warm_up(op: Op, place: Place, shapes: Shapes | None) -> Iterator[Row]:
             continue
         row = Row(op.name, backend, str(place.dtype).removeprefix("torch."), "right", shapes=shapes)
         with torch.no_grad(), torch.cuda.device_of(like):
-            yield _tuned(_judged(row, op, candidate, place, args), candidate, place.gpu, args)
+            row = _judged(row, op, candidate, place, args)
+            row = _tuned(row, candidate, place, args)
+        yield row
 
 
 def _judged(row: Row, op: Op, candidate: Candidate, place: Place, args: tuple[Any, ...]) -> Row:
@@ -198,13 +200,13 @@ def _judged(row: Row, op: Op, candidate: Candidate, place: Place, args: tuple[An
     return replace(row, verdict="failed", reason=verdict.error) if verdict.error else row
 
 
-def _tuned(row: Row, candidate: Candidate, gpu: Gpu, args: tuple[Any, ...]) -> Row:
+def _tuned(row: Row, candidate: Candidate, place: Place, args: tuple[Any, ...]) -> Row:
     """The row with the fastest configurations and their time, if the kernel can be used."""
     if row.verdict not in ("right", "not checked"):
         return row
     run = partial(candidate.run, *args)
     try:
-        configurations = _tuning.tune(run, gpu)
+        configurations = _tuning.tune(run, place)
         return replace(row, configurations=configurations, ms=_tuning.timer(run))
     except Exception as error:  # whatever a kernel may raise; the others still get their turn
         return replace(row, verdict="failed", reason=_verification.in_one_line(error))

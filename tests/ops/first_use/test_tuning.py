@@ -121,9 +121,12 @@ def test_another_gpu_or_version_does_not_take_it(
     lmwp_ops.warmup([OP], [torch.float32], device="cpu")
     question = ("third_fwd", kernel.key, CONFIGS, CPU)
     assert tuned(*question) == {"block": 32}
+    forget_this_process(monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(_gpu, "describe", lambda device: Gpu("Fake 1001", (9, 0), 50))
         assert tuned(*question) == {"block": 16}
+    forget_this_process(monkeypatch)
+    assert tuned(*question) == {"block": 32}
     forget_this_process(monkeypatch)
     changed = _gpu.versions() | {"driver": "another"}
     monkeypatch.setattr(_gpu, "versions", lambda: changed)
