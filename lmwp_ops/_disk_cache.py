@@ -77,10 +77,12 @@ def _path(kind: str, key: Key) -> Path:
 
 def _read(path: Path) -> dict[str, Any]:
     content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict) or not isinstance(content.get("key"), dict):
+    if not isinstance(content, dict):
         raise ValueError(f"{path.name} is damaged")
     if content.get("format") != FORMAT:  # of another version of this package
         return {"key": {}, "value": None}
+    if not isinstance(content.get("key"), dict) or "value" not in content:
+        raise ValueError(f"{path.name} is damaged")
     return content
 
 

@@ -7,14 +7,15 @@ import functools
 import json
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from lmwp_ops._backends import BACKENDS
-from lmwp_ops._gpu import Gpu
+from lmwp_ops._gpu import Gpu, versions
 
 FOLDER = Path(__file__).parent / "tuned"
 FORMAT = 1
@@ -58,6 +59,20 @@ def load_all() -> list[Table]:
         except (OSError, ValueError) as error:
             warnings.warn(f"lmwp_ops: {path} is left out: {error}", stacklevel=2)
     return tables
+
+
+def compose(
+    gpu: Gpu, order: dict[str, dict[str, list[str]]], configs: dict[str, dict[str, Config]]
+) -> dict[str, Any]:
+    """The content of a table that is measured today with these versions."""
+    capability = "{}.{}".format(*gpu.capability)
+    return {
+        "format": FORMAT,
+        "gpu": {**asdict(gpu), "capability": capability},
+        "measured": {"date": date.today().isoformat(), **versions()},
+        "order": order,
+        "configs": configs,
+    }
 
 
 def parse(text: str) -> Table:

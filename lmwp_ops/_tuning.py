@@ -15,7 +15,7 @@ import torch
 
 from lmwp_ops import _disk_cache, _gpu, _tables
 from lmwp_ops._examples import tensors
-from lmwp_ops._gpu import Gpu
+from lmwp_ops._gpu import Gpu, Place
 from lmwp_ops._tables import Config
 from lmwp_ops._verification import mismatch
 
@@ -25,7 +25,7 @@ MOST_CANDIDATES = 6
 Question = tuple[str, str]
 """Kernel, and the key of its problem."""
 
-_answers: dict[tuple[Question, Gpu], Config] = {}
+_answers: dict[tuple[Question, torch.device], Config] = {}
 
 
 class _Trial(threading.local):
@@ -61,16 +61,16 @@ def tuned(kernel: str, key: str, candidates: Sequence[Config], device: torch.dev
     if _trial.asked is not None:
         _trial.asked[question] = candidates
         return _trial.answers.get(question, candidates[0])
-    gpu = _gpu.describe(device)
-    if gpu is None:
-        return candidates[0]
-    answer = _answers.get((question, gpu))
+    answer = _answers.get((question, device))
     if answer is None:
-        answer = _answers[question, gpu] = _look_up(question, candidates, gpu)
+        answer = _answers[question, device] = _look_up(question, candidates, device)
     return answer
 
 
-def _look_up(question: Question, candidates: Sequence[Config], gpu: Gpu) -> Config:
+def _look_up(question: Question, candidates: Sequence[Config], device: torch.device) -> Config:
+    gpu = _gpu.describe(device)
+    if gpu is None:
+        return candidates[0]
     kernel, key = question
     here = _disk_cache.load(KIND, _cache_key(question, gpu))
     elsewhere = (table.configs.get(kernel, {}).get(key) for table in _tables.by_nearness(gpu))
@@ -114,8 +114,9 @@ timer: Callable[[Callable[[], object]], float] = cuda_ms
 """Milliseconds of a call."""
 
 
-def tune(run: Callable[[], Any], gpu: Gpu) -> dict[str, Config]:
-    """Time every configuration of each kernel that `run` launches; keep and return the fastest.
+def tune(run: Callable[[], Any], place: Place) -> dict[str, dict[str, Config]]:
+    """Time every configuration of each kernel that `run` launches; keep and return the fastest,
+    by kernel and key.
 
     Kernels are tuned one after the other, the others as found so far. A configuration that cannot
     run here (it needs more shared memory than there is) or changes the results is left out.
@@ -130,9 +131,13 @@ def tune(run: Callable[[], Any], gpu: Gpu) -> dict[str, Config]:
                 times.append(_time(run, expected, question, config))
         if min(times) < math.inf:
             best[question] = candidates[times.index(min(times))]
-            _answers[question, gpu] = best[question]
-            _disk_cache.store(KIND, _cache_key(question, gpu), best[question])
-    return {f"{kernel}[{key}]": config for (kernel, key), config in best.items()}
+            _disk_cache.store(KIND, _cache_key(question, place.gpu), best[question])
+    _answers.clear()  # other GPUs of this kind look it up again
+    _answers.update({(question, place.device): config for question, config in best.items()})
+    chosen: dict[str, dict[str, Config]] = {}
+    for (kernel, key), config in best.items():
+        chosen.setdefault(kernel, {})[key] = config
+    return chosen
 
 
 def _time(

@@ -42,6 +42,7 @@ class Verdict:
 
 
 RIGHT = Verdict(None)
+_RIGHT = "right"  # on disk, where otherwise the error is
 
 Kernel = tuple[str, str, torch.dtype, tuple[int, int]]
 """Op, backend, dtype and compute capability."""
@@ -57,8 +58,8 @@ def verdict(op: "Op", candidate: "Candidate", place: Place) -> Verdict | None:
     None where that is not possible: while a CUDA graph is captured or a graph traced, or for want
     of memory. A later call will have to do it.
     """
-    if known_or_none := known(op, candidate, place):
-        return known_or_none
+    if already := known(op, candidate, place):
+        return already
     if _gpu.is_capturing() or torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
         return None
     kernel = _kernel(op, candidate, place)
@@ -96,19 +97,19 @@ def _kernel(op: "Op", candidate: "Candidate", place: Place) -> Kernel:
 
 def _stored(kernel: Kernel) -> Verdict | None:
     """The verdict of an earlier process."""
-    value = _disk_cache.load(KIND, _key(kernel))
-    if not isinstance(value, dict) or "error" not in value:
+    text = _disk_cache.load(KIND, _key(kernel))
+    if not isinstance(text, str):
         return None
-    _verdicts[kernel] = Verdict(value["error"])
+    _verdicts[kernel] = Verdict(None if text == _RIGHT else text)
     return _verdicts[kernel]
 
 
 def verified() -> dict[str, dict[str, str]]:
     """For each op its kernels that were checked with the versions of today, and what was found."""
     found: dict[str, dict[str, str]] = {}
-    for key, value in _disk_cache.entries(KIND, _gpu.versions()):
+    for key, text in _disk_cache.entries(KIND, _gpu.versions()):
         kernel = "{backend} {dtype} {architecture}".format(**key)
-        found.setdefault(key["op"], {})[kernel] = value["error"] or "right"
+        found.setdefault(key["op"], {})[kernel] = str(text)
     return found
 
 
@@ -135,7 +136,7 @@ def _check(op: "Op", candidate: "Candidate", place: Place) -> Verdict | None:
         return None
     kernel = _kernel(op, candidate, place)
     _verdicts[kernel] = found
-    _disk_cache.store(KIND, _key(kernel), {"error": found.error})
+    _disk_cache.store(KIND, _key(kernel), found.error or _RIGHT)
     if found.error:
         _warn(kernel, place.gpu, found.error)
     return found

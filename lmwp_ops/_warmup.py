@@ -1,6 +1,7 @@
 """Everything that a first call on a GPU would have to wait for, done ahead."""
 
 import itertools
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -9,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from lmwp_ops import _dispatch, _gpu, _tuning, _verification
+from lmwp_ops import _dispatch, _gpu, _tables, _tuning, _verification
 from lmwp_ops._backends import GPU_BACKENDS
 from lmwp_ops._dispatch import Candidate, Op
 from lmwp_ops._examples import Shapes, tensors
@@ -37,7 +38,7 @@ class Row:
     verdict: Verdict
     reason: str | None = None
     shapes: Shapes | None = None
-    configurations: dict[str, Config] = field(default_factory=dict)
+    configurations: dict[str, dict[str, Config]] = field(default_factory=dict)
     ms: float | None = None
 
     def __str__(self) -> str:
@@ -45,8 +46,9 @@ class Row:
         verdict = f"{self.verdict}: {self.reason}" if self.reason else self.verdict
         time = "" if self.ms is None else f"{self.ms:.4f} ms"
         chosen = "; ".join(
-            f"{kernel} " + " ".join(f"{name}={value}" for name, value in config.items())
-            for kernel, config in self.configurations.items()
+            f"{kernel}[{key}] " + " ".join(f"{name}={value}" for name, value in config.items())
+            for kernel, by_key in self.configurations.items()
+            for key, config in by_key.items()
         )
         parts = (self.op, self.backend, self.dtype, sizes, verdict, time, chosen)
         return "  ".join(part for part in parts if part)
@@ -56,13 +58,35 @@ class Row:
 class Report:
     """What `warmup` did on `gpu`; `reason` is why it did nothing."""
 
-    gpu: str | None
+    gpu: Gpu | None
     reason: str | None = None
     rows: list[Row] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain containers, ready for JSON."""
         return asdict(self)
+
+    def table(self) -> dict[str, Any]:
+        """The content of a file of this GPU for `lmwp_ops/tuned`, described there.
+
+        For each op and dtype the backends that are right on all inputs, the fastest on their sum
+        first. Raises ValueError where nothing was measured.
+        """
+        if self.gpu is None:
+            raise ValueError(f"warmup: table: expected a GPU, got none: {self.reason}")
+        order: dict[str, dict[str, list[str]]] = {}
+        configs: dict[str, dict[str, Config]] = {}
+        times: dict[tuple[str, str], dict[str, float]] = {}
+        for row in self.rows:
+            spent = times.setdefault((row.op, row.dtype), {})
+            ms = math.inf if row.ms is None else row.ms
+            spent[row.backend] = spent.get(row.backend, 0.0) + ms
+            for kernel, by_key in row.configurations.items():
+                configs.setdefault(kernel, {}).update(by_key)
+        for (op, dtype), spent in times.items():
+            if usable := [backend for backend in spent if spent[backend] < math.inf]:
+                order.setdefault(op, {})[dtype] = sorted(usable, key=spent.__getitem__)
+        return _tables.compose(self.gpu, order, configs)
 
     def __str__(self) -> str:
         if self.reason:
@@ -95,8 +119,8 @@ def warmup(
         progress: print each kernel to stderr when it is done.
 
     Returns:
-        A row per op, dtype, input and backend; print it, or take `to_dict()`. Where there is no
-        GPU it is empty and says so.
+        A row per op, dtype, input and backend; print it, or take `to_dict()`, or `table()` for
+        the package's `tuned/`. Where there is no GPU it is empty and says so.
 
     Raises:
         ValueError: an op is unknown, or cannot compute the shapes given for it.
@@ -112,7 +136,7 @@ def warmup(
     gpu = _gpu.describe(device)
     if gpu is None:
         return Report(None, f"{device} is not a GPU")
-    report = Report(str(gpu))
+    report = Report(gpu)
     for name, dtype in itertools.product(names, dtypes):
         place = Place(gpu, device, dtype)
         inputs: Sequence[Shapes | None] = _given(name, shapes or {}) or [None]
@@ -130,13 +154,13 @@ def _names(ops: Sequence[str | Callable[..., Any]] | None) -> list[str]:
     if ops is None:
         return list(registered)
     given = [_known(op if isinstance(op, str) else op.__name__, "ops") for op in ops]
-    names = (name for op in given for name in (op, f"{op}{BACKWARD}"))
+    names = dict.fromkeys(name for op in given for name in (op, f"{op}{BACKWARD}"))
     return [name for name in names if name in registered]
 
 
 def _given(name: str, shapes: Mapping[str, Sequence[Shapes]]) -> Sequence[Shapes]:
-    """The inputs for an op; a backward op shares those of its op."""
-    return shapes.get(name.removesuffix(BACKWARD), ())
+    """The inputs for an op; a backward op shares those of its op unless it has its own."""
+    return shapes.get(name) or shapes.get(name.removesuffix(BACKWARD), ())
 
 
 def _known(name: str, argument: str) -> str:
@@ -155,7 +179,9 @@ def _warm_up(op: Op, place: Place, shapes: Shapes | None) -> Iterator[Row]:
             continue
         row = Row(op.name, backend, str(place.dtype).removeprefix("torch."), "right", shapes=shapes)
         with torch.no_grad(), torch.cuda.device_of(like):
-            yield _tuned(_judged(row, op, candidate, place, args), candidate, place.gpu, args)
+            row = _judged(row, op, candidate, place, args)
+            row = _tuned(row, candidate, place, args)
+        yield row
 
 
 def _judged(row: Row, op: Op, candidate: Candidate, place: Place, args: tuple[Any, ...]) -> Row:
@@ -174,13 +200,13 @@ def _judged(row: Row, op: Op, candidate: Candidate, place: Place, args: tuple[An
     return replace(row, verdict="failed", reason=verdict.error) if verdict.error else row
 
 
-def _tuned(row: Row, candidate: Candidate, gpu: Gpu, args: tuple[Any, ...]) -> Row:
+def _tuned(row: Row, candidate: Candidate, place: Place, args: tuple[Any, ...]) -> Row:
     """The row with the fastest configurations and their time, if the kernel can be used."""
     if row.verdict not in ("right", "not checked"):
         return row
     run = partial(candidate.run, *args)
     try:
-        configurations = _tuning.tune(run, gpu)
+        configurations = _tuning.tune(run, place)
         return replace(row, configurations=configurations, ms=_tuning.timer(run))
     except Exception as error:  # whatever a kernel may raise; the others still get their turn
         return replace(row, verdict="failed", reason=_verification.in_one_line(error))

@@ -1,6 +1,7 @@
 """Configurations: which one a kernel gets, and how the fastest is found and kept."""
 
 import json
+import shutil
 import threading
 import warnings
 from collections.abc import Iterator
@@ -99,8 +100,8 @@ def test_warmup_finds_the_fastest_and_calls_take_it(
     row = next(row for row in report.rows if row.backend == "triton")
     assert row.ms == 2.0
     assert row.configurations == {
-        "third_fwd[float32 12]": {"block": 32},
-        "third_sum[float32 12]": {"rows": 2},
+        "third_fwd": {"float32 12": {"block": 32}},
+        "third_sum": {"float32 12": {"rows": 2}},
     }
     monkeypatch.setattr(_tuning, "timer", times_out)
     kernel.launched.clear()
@@ -120,9 +121,12 @@ def test_another_gpu_or_version_does_not_take_it(
     lmwp_ops.warmup([OP], [torch.float32], device="cpu")
     question = ("third_fwd", kernel.key, CONFIGS, CPU)
     assert tuned(*question) == {"block": 32}
+    forget_this_process(monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(_gpu, "describe", lambda device: Gpu("Fake 1001", (9, 0), 50))
         assert tuned(*question) == {"block": 16}
+    forget_this_process(monkeypatch)
+    assert tuned(*question) == {"block": 32}
     forget_this_process(monkeypatch)
     changed = _gpu.versions() | {"driver": "another"}
     monkeypatch.setattr(_gpu, "versions", lambda: changed)
@@ -151,7 +155,7 @@ def test_configurations_that_fail_or_change_results_are_left_out(
     monkeypatch.setattr(_tuning, "timer", lambda run: run() and 1.0)
     with pytest.warns(UserWarning, match="third_fwd with {'block': 64}: result 0 is off by 0.1"):
         report = lmwp_ops.warmup([OP], [torch.float32], device="cpu")
-    assert report.rows[0].configurations == {"third_fwd[key]": {"block": 16}}
+    assert report.rows[0].configurations == {"third_fwd": {"key": {"block": 16}}}
 
 
 def test_other_threads_keep_their_answers_while_one_tunes() -> None:
@@ -257,6 +261,27 @@ def test_a_torn_table_is_left_out(tables: Any) -> None:
     (_tables.FOLDER / "bad.json").write_text('{"format": 1')
     with pytest.warns(UserWarning, match=r"bad\.json is left out: .*line 1"):
         assert len(_tables.by_nearness(GPU)) == 1
+
+
+def test_what_warmup_measured_is_a_table(
+    monkeypatch: pytest.MonkeyPatch, tables: Any, kernel: Tunable, tmp_path: Path
+) -> None:
+    install(triton=kernel, cuda=fake_gpu.wrong())
+    of_kernel = kernel.time_of_last
+    monkeypatch.setattr(_tuning, "timer", lambda run: of_kernel(run) if run.func is kernel else 1.5)
+    shapes = {OP: [[(1, 1, 2, 2)], [(1, 1, 4, 4)]]}
+    with pytest.warns(RuntimeWarning):
+        report = lmwp_ops.warmup([OP], [torch.float32], device="cpu", shapes=shapes)
+    content = report.table()
+    assert content["order"] == {OP: {"float32": ["reference", "triton"]}}
+    assert content["measured"]["torch"] == torch.__version__
+    text = json.dumps(content)
+    assert _tables.parse(text).gpu == GPU
+    (_tables.FOLDER / "fake.json").write_text(text)
+    shutil.rmtree(tmp_path / "kernels")
+    forget_this_process(monkeypatch)
+    assert lmwp_ops.explain(OP, [torch.ones(1, 1, 2, 2)]).backend == "reference"
+    assert tuned("third_fwd", kernel.key, CONFIGS, CPU) == {"block": 32}
 
 
 def test_the_tables_of_the_package_are_whole() -> None:

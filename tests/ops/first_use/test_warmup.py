@@ -40,6 +40,8 @@ def test_the_cpu_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     report = lmwp_ops.warmup(device="cpu")
     assert report.to_dict() == {"gpu": None, "reason": "cpu is not a GPU", "rows": []}
+    with pytest.raises(ValueError, match="warmup: table: expected a GPU, got none: cpu is not"):
+        report.table()
 
 
 def test_every_kernel_has_a_row() -> None:
