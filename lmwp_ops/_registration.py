@@ -18,7 +18,7 @@ from lmwp_ops._library import LIBRARY
 _DEVICES = ("cpu", "cuda")
 
 
-def invoke(op: str, check: Callable[..., None], args: tuple[Any, ...]) -> list[Tensor]:
+def invoke(op: str, check: Callable[..., None], args: tuple[Any, ...]) -> Any:
     """What a public function does with its op arguments.
 
     Where nothing watches the call - no gradient, trace or autocast - the op is run at once: the
@@ -31,10 +31,8 @@ def invoke(op: str, check: Callable[..., None], args: tuple[Any, ...]) -> list[T
         or torch._C._len_torch_dispatch_stack()
         or torch.is_autocast_enabled(xs[0].device.type)
     ):
-        outputs: list[Tensor] = _dispatch.check_and_run(op, check, args)
-        return outputs
-    outputs = getattr(torch.ops.lmwp_ops, op).default(*args)
-    return outputs
+        return _dispatch.check_and_run(op, check, args)
+    return getattr(torch.ops.lmwp_ops, op).default(*args)
 
 
 def register(
@@ -86,11 +84,13 @@ def register_gradient(
     triton: Callable[..., Any] | None = None,
     setup_context: Callable[..., None],
     differentiate: Callable[..., Any],
+    example: Example | None = None,
 ) -> None:
     """Give the op its gradient, through the defined `<op>_backward`, and that op no gradient.
 
     `compiled` maps the backends of compiled libraries to what computes `<op>_backward` with them;
-    the rest is as in `register`.
+    `example` is needed where that takes more than gradients, the op's arguments and a mask; the
+    rest is as in `register`.
     """
     name = f"{op}_backward"
 
@@ -109,7 +109,8 @@ def register_gradient(
         f"lmwp_ops::{op}", differentiate, setup_context=setup_context, lib=LIBRARY
     )
     torch.library.register_autograd(f"lmwp_ops::{name}", refuse, lib=LIBRARY)
-    _dispatch.register(name, candidates, bind=_as_given, example=partial(_gradients_of, op))
+    example = example or partial(_gradients_of, op)
+    _dispatch.register(name, candidates, bind=_as_given, example=example)
 
 
 def _implement(
@@ -171,13 +172,12 @@ def empty_gradients(
     return grad_xs, *kinds
 
 
-def _autocast(op: str, device_type: str, *args: Any) -> list[Tensor]:
+def _autocast(op: str, device_type: str, *args: Any) -> Any:
     dtype = torch.get_autocast_dtype(device_type)
     xs = [x.to(dtype) if x.is_floating_point() and x.dtype != torch.float64 else x for x in args[0]]
     keys = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, f"Autocast{device_type.upper()}"))
     with torch._C._ExcludeDispatchKeyGuard(keys):
-        outputs: list[Tensor] = getattr(torch.ops.lmwp_ops, op).default(xs, *args[1:])
-        return outputs
+        return getattr(torch.ops.lmwp_ops, op).default(xs, *args[1:])
 
 
 def _compiled_candidate(
