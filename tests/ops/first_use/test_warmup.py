@@ -130,6 +130,20 @@ def test_switched_off_it_says_not_checked(monkeypatch: pytest.MonkeyPatch) -> No
     assert (row.verdict, row.reason, row.ms) == ("not checked", "LMWP_OPS_VERIFY=0", 0.5)
 
 
+def test_kernels_run_without_gradients_and_the_caller_keeps_them() -> None:
+    modes: list[bool] = []
+
+    def watching(xs: list[torch.Tensor]) -> list[torch.Tensor]:
+        modes.append(torch.is_grad_enabled())
+        return fake_gpu.reference(xs)
+
+    install(triton=watching)
+    warm()
+    assert modes
+    assert not any(modes)
+    assert torch.is_grad_enabled()
+
+
 def test_progress_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     install(triton=fake_gpu.right())
     warm(progress=True)
