@@ -5,7 +5,8 @@ channels is absent from the list.
 """
 
 from lmwp_ops import nn
-from lmwp_ops._dispatch import BackendError, decomposed, explain, use_backend
+from lmwp_ops._dispatch import BackendError, decomposed, explain, is_decomposed, use_backend
+from lmwp_ops.ops.bn_prelu_gap import bn_prelu_gap
 from lmwp_ops.ops.depthwise_scales import depthwise_scales
 from lmwp_ops.ops.dilated_bank import dilated_bank
 from lmwp_ops.ops.goctconv2d import goctconv2d
@@ -13,12 +14,14 @@ from lmwp_ops.ops.il_block import il_block
 
 __all__ = [
     "BackendError",
+    "bn_prelu_gap",
     "decomposed",
     "depthwise_scales",
     "dilated_bank",
     "explain",
     "goctconv2d",
     "il_block",
+    "is_decomposed",
     "nn",
     "use_backend",
 ]

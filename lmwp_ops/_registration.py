@@ -17,7 +17,7 @@ from lmwp_ops._library import LIBRARY
 _DEVICES = ("cpu", "cuda")
 
 
-def invoke(op: str, check: Callable[..., None], args: tuple[Any, ...]) -> list[Tensor]:
+def invoke(op: str, check: Callable[..., None], args: tuple[Any, ...]) -> Any:
     """What a public function does with its op arguments.
 
     Where nothing watches the call - no gradient, trace or autocast - the op is run at once: the
@@ -30,18 +30,16 @@ def invoke(op: str, check: Callable[..., None], args: tuple[Any, ...]) -> list[T
         or torch._C._len_torch_dispatch_stack()
         or torch.is_autocast_enabled(xs[0].device.type)
     ):
-        outputs: list[Tensor] = _dispatch.check_and_run(op, check, args)
-        return outputs
-    outputs = getattr(torch.ops.lmwp_ops, op).default(*args)
-    return outputs
+        return _dispatch.check_and_run(op, check, args)
+    return getattr(torch.ops.lmwp_ops, op).default(*args)
 
 
 def register(
     op: str,
     *,
     check: Callable[..., None],
-    fake: Callable[..., list[Tensor]],
-    reference: Callable[..., list[Tensor]],
+    fake: Callable[..., Any],
+    reference: Callable[..., Any],
     compiled: Sequence[str],
     bind: Callable[..., tuple[Any, ...]],
 ) -> None:
@@ -52,10 +50,9 @@ def register(
     arguments of the public function into those of the op.
     """
 
-    def forward(*args: Any) -> list[Tensor]:
+    def forward(*args: Any) -> Any:
         check(*args)
-        outputs: list[Tensor] = _dispatch.run(op, *args)
-        return outputs
+        return _dispatch.run(op, *args)
 
     LIBRARY.impl(op, forward, "CompositeExplicitAutograd")
     for device_type in _DEVICES:
@@ -90,6 +87,22 @@ def register_gradient(
     torch.library.register_autograd(f"lmwp_ops::{op}_backward", refuse, lib=LIBRARY)
 
 
+def register_backward(
+    op: str,
+    *,
+    fake: Callable[..., Any],
+    reference: Callable[..., Any],
+    compiled: Sequence[str],
+) -> None:
+    """Give the backward op backends of its own: reference, and `<op>_backward_<backend>`s."""
+    name = f"{op}_backward"
+    for backend in compiled:
+        torch.library.register_fake(f"lmwp_ops::{name}_{backend}", fake, lib=LIBRARY)
+    candidates = [_compiled_candidate(name, backend) for backend in compiled]
+    reference_candidate = _dispatch.Candidate("reference", reference)
+    _dispatch.register(name, [*candidates, reference_candidate], bind=lambda *args: args)
+
+
 def empty_gradients(
     xs: list[Tensor], parameters: Sequence[list[Tensor]], wanted: Sequence[bool]
 ) -> tuple[list[Tensor], ...]:
@@ -102,13 +115,12 @@ def empty_gradients(
     return grad_xs, *kinds
 
 
-def _autocast(op: str, device_type: str, *args: Any) -> list[Tensor]:
+def _autocast(op: str, device_type: str, *args: Any) -> Any:
     dtype = torch.get_autocast_dtype(device_type)
     xs = [x.to(dtype) if x.is_floating_point() and x.dtype != torch.float64 else x for x in args[0]]
     keys = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, f"Autocast{device_type.upper()}"))
     with torch._C._ExcludeDispatchKeyGuard(keys):
-        outputs: list[Tensor] = getattr(torch.ops.lmwp_ops, op).default(xs, *args[1:])
-        return outputs
+        return getattr(torch.ops.lmwp_ops, op).default(xs, *args[1:])
 
 
 def _compiled_candidate(op: str, backend: str) -> _dispatch.Candidate:

@@ -27,8 +27,9 @@ _RESOLUTION_BASE = (8, 8, 4, 2, 1)  # of stages 0 to 4, for the `resolution` wei
 class DecayUnit:
     """A sub-layer whose batch-norm gammas dynamic weight decay acts on.
 
-    `module` returns the list of its present branches after norm and PReLU; `norms` are their
-    batch norms and `resolution_weights` their factors f = base(stage) 2^(branches - 1) / 2^branch.
+    `module` returns the list of its present branches after norm and PReLU, and may keep their
+    means over the pixels in training as `channel_means`; `norms` are their batch norms and
+    `resolution_weights` their factors f = base(stage) 2^(branches - 1) / 2^branch.
     """
 
     name: str

@@ -1,5 +1,9 @@
 """The layers CSNet and CSF are made of: a convolution over branches, then norm and PReLU.
 
+In training batch norms and PReLUs run as one op per layer, and the layer keeps, as
+`channel_means`, the means over the pixels of its last result: [N, C] for each branch, or None
+where the modules ran one by one.
+
 Features are lists of the present branches, finest first. Names of sub-modules follow the
 checkpoints published with CSNet (Gao et al., ECCV 2020); `bns`, `prelus` and `convs` are keyed
 by branch, and an empty branch has no key.
@@ -17,6 +21,7 @@ from torch import Tensor, nn
 
 import lmwp_ops
 from lmwp_models.head_config import DILATIONS
+from lmwp_ops.nn import norm_prelu_in_training
 
 NormFactory = Callable[[int], nn.Module]
 
@@ -54,9 +59,10 @@ class OctaveLayer(nn.Module):
         self.conv = conv
         self.bns = per_branch(out_channels, norm)
         self.prelus = per_branch(out_channels, nn.PReLU)
+        self.channel_means: list[Tensor] | None = None
 
     def forward(self, xs: list[Tensor]) -> list[Tensor]:
-        return _norm_prelu(self.conv(xs), self.bns.values(), self.prelus.values())
+        return _norm_prelu(self, self.conv(xs), self.bns.values(), self.prelus.values())
 
 
 class DepthwiseLayer(nn.Module):
@@ -70,12 +76,13 @@ class DepthwiseLayer(nn.Module):
         )
         self.bns = per_branch(channels, nn.BatchNorm2d)
         self.prelus = per_branch(channels, nn.PReLU)
+        self.channel_means: list[Tensor] | None = None
 
     def forward(self, xs: list[Tensor]) -> list[Tensor]:
         convs = cast(Iterable[nn.Conv2d], self.convs.values())
         weights = [self.weight_scale * conv.weight for conv in convs]
         ys = lmwp_ops.depthwise_scales(xs, weights)
-        return _norm_prelu(ys, self.bns.values(), self.prelus.values())
+        return _norm_prelu(self, ys, self.bns.values(), self.prelus.values())
 
 
 class DilatedScale(nn.Module):
@@ -120,6 +127,7 @@ class DilatedLayer(nn.Module):
                 if any(row)
             }
         )
+        self.channel_means: list[Tensor] | None = None
 
     def stored_weights(self) -> list[list[Tensor | None]]:
         """The stored weights of each present input scale by dilation, None where there is none."""
@@ -137,7 +145,8 @@ class DilatedLayer(nn.Module):
         ]
         ys = lmwp_ops.dilated_bank(xs, weights, DILATIONS)
         present = list(cast(Mapping[str, DilatedScale], self.convs).values())
-        return _norm_prelu(ys, [scale.bn for scale in present], [scale.prelu for scale in present])
+        norms, prelus = [scale.bn for scale in present], [scale.prelu for scale in present]
+        return _norm_prelu(self, ys, norms, prelus)
 
 
 def per_branch(channels: Sequence[int], make: Callable[[int], nn.Module]) -> nn.ModuleDict:
@@ -146,6 +155,38 @@ def per_branch(channels: Sequence[int], make: Callable[[int], nn.Module]) -> nn.
 
 
 def _norm_prelu(
-    ys: Iterable[Tensor], norms: Iterable[nn.Module], prelus: Iterable[nn.Module]
+    layer: OctaveLayer | DepthwiseLayer | DilatedLayer,
+    ys: list[Tensor],
+    norms: Iterable[nn.Module],
+    prelus: Iterable[nn.Module],
 ) -> list[Tensor]:
-    return [prelu(norm(y)) for y, norm, prelu in zip(ys, norms, prelus, strict=True)]
+    """`prelu(norm(y))` of every branch; keeps the channel means of `layer` in training."""
+    norms, prelus = list(norms), list(prelus)
+    fused = all(_can_fuse(norm, prelu) for norm, prelu in zip(norms, prelus, strict=True))
+    if not fused or len({norm.eps for norm in norms}) > 1:
+        if layer.training:
+            layer.channel_means = None
+        return [prelu(norm(y)) for y, norm, prelu in zip(ys, norms, prelus, strict=True)]
+    batch_norms = cast(list[nn.BatchNorm2d], norms)
+    slopes = [
+        cast(nn.PReLU, prelu).weight.expand(norm.num_features)
+        for norm, prelu in zip(batch_norms, prelus, strict=True)
+    ]
+    zs, layer.channel_means = norm_prelu_in_training(ys, batch_norms, slopes)
+    return zs
+
+
+def _can_fuse(norm: nn.Module, prelu: nn.Module) -> bool:
+    """Whether one op may stand for both: an ordinary batch norm in training, and no one watches."""
+    return (
+        type(norm) is nn.BatchNorm2d
+        and norm.training
+        and norm.affine
+        and norm.track_running_stats
+        and type(prelu) is nn.PReLU
+        and prelu.num_parameters in (1, norm.num_features)
+        and not any(
+            m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in (norm, prelu)
+        )
+        and not lmwp_ops.is_decomposed()
+    )

@@ -30,6 +30,7 @@ using FloatVec = typename FloatVecOf<lanes>::type;
 using Vec = FloatVec<kLanes>;
 typedef int32_t VecInt __attribute__((vector_size(LMWP_VECTOR_BYTES)));
 typedef uint32_t VecBits __attribute__((vector_size(LMWP_VECTOR_BYTES)));
+typedef double VecDouble __attribute__((vector_size(LMWP_VECTOR_BYTES)));
 typedef uint16_t VecHalf __attribute__((vector_size(LMWP_VECTOR_BYTES / 2)));
 
 struct Half {
@@ -142,6 +143,8 @@ static inline Vec widen(const float* from) { return load<Vec>(from); }
 static inline void narrow(Vec v, float* to) { store(to, v); }
 
 #if LMWP_VECTOR_BYTES == 64
+#define LMWP_LOWER 0, 1, 2, 3, 4, 5, 6, 7
+#define LMWP_UPPER 8, 9, 10, 11, 12, 13, 14, 15
 #define LMWP_EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
 #define LMWP_ODD 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
 #define LMWP_LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
@@ -149,6 +152,8 @@ static inline void narrow(Vec v, float* to) { store(to, v); }
 #define LMWP_BEFORE 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30
 #define LMWP_AFTER 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16
 #elif LMWP_VECTOR_BYTES == 32
+#define LMWP_LOWER 0, 1, 2, 3
+#define LMWP_UPPER 4, 5, 6, 7
 #define LMWP_EVEN 0, 2, 4, 6, 8, 10, 12, 14
 #define LMWP_ODD 1, 3, 5, 7, 9, 11, 13, 15
 #define LMWP_LOW 0, 8, 1, 9, 2, 10, 3, 11
@@ -156,6 +161,8 @@ static inline void narrow(Vec v, float* to) { store(to, v); }
 #define LMWP_BEFORE 7, 8, 9, 10, 11, 12, 13, 14
 #define LMWP_AFTER 1, 2, 3, 4, 5, 6, 7, 8
 #else
+#define LMWP_LOWER 0, 1
+#define LMWP_UPPER 2, 3
 #define LMWP_EVEN 0, 2, 4, 6
 #define LMWP_ODD 1, 3, 5, 7
 #define LMWP_LOW 0, 4, 1, 5
@@ -163,6 +170,29 @@ static inline void narrow(Vec v, float* to) { store(to, v); }
 #define LMWP_BEFORE 3, 4, 5, 6
 #define LMWP_AFTER 1, 2, 3, 4
 #endif
+
+// GCC 12 converts these in halves where it is not told the instruction.
+#if defined(__AVX512F__)
+static inline VecDouble doubles(FloatVec<kLanes / 2> v) {
+  return (VecDouble)_mm512_maskz_cvtps_pd(0xff, (__m256)v);
+}
+#elif defined(__F16C__)
+static inline VecDouble doubles(FloatVec<kLanes / 2> v) {
+  return (VecDouble)_mm256_cvtps_pd((__m128)v);
+}
+#else
+static inline VecDouble doubles(FloatVec<kLanes / 2> v) {
+  return __builtin_convertvector(v, VecDouble);
+}
+#endif
+
+// The lower and the upper half of the lanes, as float64.
+static inline VecDouble low_doubles(Vec v) {
+  return doubles(__builtin_shufflevector(v, v, LMWP_LOWER));
+}
+static inline VecDouble high_doubles(Vec v) {
+  return doubles(__builtin_shufflevector(v, v, LMWP_UPPER));
+}
 
 // Every second lane of a followed by b.
 static inline Vec even_lanes(Vec a, Vec b) { return __builtin_shufflevector(a, b, LMWP_EVEN); }

@@ -1,7 +1,14 @@
 """Modules over the functions of `lmwp_ops`."""
 
+from lmwp_ops.nn.batch_norm_prelu import BatchNormPReLU2d, norm_prelu_in_training
 from lmwp_ops.nn.depthwise_scales import DepthwiseScales
 from lmwp_ops.nn.dilated_bank import DilatedBank
 from lmwp_ops.nn.goctconv2d import GOctConv2d
 
-__all__ = ["DepthwiseScales", "DilatedBank", "GOctConv2d"]
+__all__ = [
+    "BatchNormPReLU2d",
+    "DepthwiseScales",
+    "DilatedBank",
+    "GOctConv2d",
+    "norm_prelu_in_training",
+]

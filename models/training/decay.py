@@ -45,8 +45,7 @@ class DynamicWeightDecay:
     def _observer(self, first: int) -> Callable[[nn.Module, object, list[torch.Tensor]], None]:
         def observe(module: nn.Module, args: object, outputs: list[torch.Tensor]) -> None:
             if module.training:
-                for i, features in enumerate(outputs, start=first):
-                    means = features.detach().mean((2, 3), dtype=torch.float32)  # [N, C]
+                for i, means in enumerate(_channel_means(module, outputs), start=first):
                     self._metrics[i] = means.abs().mean(0)  # [C]
 
         return observe
@@ -77,3 +76,11 @@ class DynamicWeightDecay:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+
+
+def _channel_means(module: nn.Module, outputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    """[N, C] of each branch, float32: those the layer has kept, which cost no pass, or new ones."""
+    kept: list[torch.Tensor] | None = getattr(module, "channel_means", None)
+    if kept is not None:
+        return kept
+    return [features.detach().mean((2, 3), dtype=torch.float32) for features in outputs]

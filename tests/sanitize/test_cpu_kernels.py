@@ -33,7 +33,7 @@ def processor_flags() -> set[str]:
     return set(lines[0].split()) if lines else set()
 
 
-KERNELS = ("depthwise_scales", "multiscale_conv")
+KERNELS = ("bn_prelu_gap", "depthwise_scales", "multiscale_conv")
 
 
 @pytest.fixture(scope="module", params=itertools.product(KERNELS, INSTRUCTION_SETS), ids="-".join)
