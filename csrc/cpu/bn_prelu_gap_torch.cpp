@@ -87,6 +87,7 @@ NormProblem problem_of(const Tensor& x, const Tensors& weight, const Tensors& bi
   STD_TORCH_CHECK(x.dim() == 4 && x.is_cpu() && x.size(1) > 0 && x.size(2) > 0 && x.size(3) > 0 &&
                       x.size(0) * x.size(2) * x.size(3) != 1,
                   kOp, ": xs: expected 4-D CPU tensors of more than one value per channel");
+  STD_TORCH_CHECK(eps > 0, kOp, ": eps: expected a positive number, got ", eps);
   NormProblem p{};
   p.dtype = dtype_of(kOp, x);
   p.interleaved = is_interleaved(x);

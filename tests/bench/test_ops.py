@@ -17,7 +17,12 @@ from lmwp_bench.suites.ops import DIRECTIONS, Direction, OpRun, variant_names
 from lmwp_models.registry import create_model
 
 CPU = torch.device("cpu")
-SMALL = {"depthwise_scales": "odd 7x7x7", "goctconv2d": "odd 7", "dilated_bank": "odd 33"}
+SMALL = {
+    "depthwise_scales": "odd 7x7x7",
+    "goctconv2d": "odd 7",
+    "dilated_bank": "odd 33",
+    "bn_prelu_gap": "odd 7x7x7",
+}
 EVERY_SHAPE = [(name, shape) for name, spec in OPS.items() for shape in spec.shapes]
 
 

@@ -34,6 +34,7 @@ def processor_flags() -> set[str]:
 
 
 KERNELS = {
+    "bn_prelu_gap": ("bn_prelu_gap",),
     "depthwise_scales": ("depthwise_scales", "depthwise_scales_weight"),
     "multiscale_conv": ("multiscale_conv", "multiscale_weight"),
 }

@@ -134,3 +134,36 @@ def test_penalty_of_the_released_networks(reference_dir, size):
     for name, gradient in expected.items():
         scale = np.abs(gradient).max()
         np.testing.assert_allclose(gradients[name].numpy(), gradient, atol=2e-3 * scale + 1e-12)
+
+
+def test_means_kept_by_the_layers_are_those_of_their_outputs():
+    model = create_model("csnet-x1").train()
+    units = model.decay_units()
+    kept = DynamicWeightDecay(units, "resolution")
+    outputs = {}
+    for unit in units:
+        unit.module.register_forward_hook(lambda m, args, ys: outputs.__setitem__(m, ys))
+    model(torch.randn(2, 3, 32, 48))
+    expected = 0.0
+    for unit in units:
+        assert unit.module.channel_means is not None
+        branches = zip(unit.norms, unit.resolution_weights, outputs[unit.module], strict=True)
+        for norm, factor, y in branches:
+            strength = factor * y.detach().double().mean((2, 3)).abs().mean(0)
+            expected += 0.5 * (strength * norm.weight.detach().double().square()).sum().item()
+    assert kept.penalty().item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_layers_whose_modules_are_watched_run_them():
+    model = create_model("csnet-x1").train()
+    layer = model.decay_units()[0].module
+    x = torch.randn(2, 3, 32, 32)
+    first = model(x)
+    assert layer.channel_means is not None
+    norm = next(iter(layer.bns.values()))
+    seen = []
+    norm.register_forward_hook(lambda module, args, y: seen.append(y))
+    torch.testing.assert_close(model(x), first, rtol=1e-4, atol=1e-4)
+    assert len(seen) == 1
+    assert layer.channel_means is None
+    assert norm.num_batches_tracked == 2

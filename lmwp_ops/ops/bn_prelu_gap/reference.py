@@ -26,7 +26,9 @@ def forward(
         mean, var = torch.zeros(2, x.shape[1], dtype=wide, device=x.device).unbind()
         scale, shift = weight[b].to(wide), bias[b].to(wide)
         # With momentum 1 the running statistics become those of the batch, the variance unbiased.
-        z = F.batch_norm(x.to(compute_dtype(x)), mean, var, scale, shift, True, 1.0, eps)
+        # Those of channels_last features torch sums in float32 alone, hence contiguous().
+        dense = x.to(compute_dtype(x)).contiguous()
+        z = F.batch_norm(dense, mean, var, scale, shift, True, 1.0, eps)
         y = apply_epilogue(z, b, [], [], slope)
         means = y.detach().mean((2, 3), dtype=wide)
         var = var * (1 - 1 / max(count, 1))
