@@ -102,6 +102,7 @@ def _ops(args: argparse.Namespace) -> int:
         for dtype in dtypes
         for batch in batches
         for direction in directions
+        if direction in ops.directions_of(OPS[name])
     ]
     rows = ops.run(runs, peers, args.seconds)
     return _record(args, device, rows)

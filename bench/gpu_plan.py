@@ -14,7 +14,7 @@ from lmwp_bench.peers.network import peers_for
 from lmwp_bench.results import Row
 from lmwp_bench.suites import training
 from lmwp_bench.suites.network_run import NetworkRun
-from lmwp_bench.suites.ops import DIRECTIONS, OpRun, run, variant_names
+from lmwp_bench.suites.ops import DIRECTIONS, OpRun, directions_of, run, variant_names
 from lmwp_bench.suites.pool import Job, run_jobs
 
 _SECONDS = 1.0  # for each way of timing a case
@@ -54,6 +54,7 @@ def _op_runs(device: torch.device) -> list[OpRun]:
         for dtype in _DTYPES
         for direction in DIRECTIONS
         for spec in OPS.values()
+        if direction in directions_of(spec)
         for shape in spec.shapes
     ]
 

@@ -44,11 +44,11 @@ SHAPES = {
 }
 
 
-def _sizes(shape: Shape) -> list[tuple[int, int, int]]:
+def sizes(shape: Shape) -> list[tuple[int, int, int]]:
     return [(c, shape.size >> b, shape.size >> b) for b, c in enumerate(shape.in_channels) if c]
 
 
-def _weights(shape: Shape) -> list[tuple[int, ...]]:
+def weights(shape: Shape) -> list[tuple[int, ...]]:
     k = shape.kernel_size
     return [(sum(shape.out_channels), sum(shape.in_channels), k, k)]
 
@@ -65,7 +65,7 @@ def _fused(shape: Shape, inputs: Inputs) -> list[Tensor]:
     )
 
 
-def _framework(shape: Shape, inputs: Inputs) -> list[Tensor]:
+def framework(shape: Shape, inputs: Inputs) -> list[Tensor]:
     ys = lmwp_ops.goctconv2d(
         inputs.xs,
         inputs.weights[0],
@@ -76,9 +76,9 @@ def _framework(shape: Shape, inputs: Inputs) -> list[Tensor]:
     return norm_prelu(ys, inputs)
 
 
-def _cost(shape: Shape) -> Cost:
+def cost(shape: Shape) -> Cost:
     """Reads every branch once, writes every branch once; each pair is computed at its coarser."""
-    read = sum(c * h * w for c, h, w in _sizes(shape))
+    read = sum(c * h * w for c, h, w in sizes(shape))
     written = sum(c * (shape.entry_size >> j) ** 2 for j, c in enumerate(shape.out_channels))
     operations = 3 * written + (_AVERAGE_OPERATIONS * read if shape.entry_pool else 0)
     for i, width in enumerate(shape.in_channels):
@@ -89,17 +89,17 @@ def _cost(shape: Shape) -> Cost:
                 operations += width * (shape.entry_size >> i) ** 2  # comparisons of the pool
             elif i > j:
                 operations += _BILINEAR_OPERATIONS * out * (shape.entry_size >> j) ** 2
-    rows, columns, k, _ = _weights(shape)[0]
+    rows, columns, k, _ = weights(shape)[0]
     return Cost(read + written, rows * (columns * k * k + 3), operations)
 
 
 GOCTCONV2D = OpSpec(
     name="goctconv2d",
     shapes=SHAPES,
-    sizes=_sizes,
-    weights=_weights,
+    sizes=sizes,
+    weights=weights,
     outputs=lambda shape: [c for c in shape.out_channels if c],
     fused=_fused,
-    framework=_framework,
-    cost=_cost,
+    framework=framework,
+    cost=cost,
 )

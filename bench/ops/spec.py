@@ -64,6 +64,7 @@ class OpSpec(Generic[Shape]):
         fused: the public function of lmwp_ops.
         framework: the same in the operations a framework offers: convolution, batch norm, PReLU.
         cost: of one image.
+        differentiable: whether there is a backward pass to measure.
     """
 
     name: str
@@ -74,6 +75,7 @@ class OpSpec(Generic[Shape]):
     fused: Callable[[Shape, Inputs], list[Tensor]]
     framework: Callable[[Shape, Inputs], list[Tensor]]
     cost: Callable[[Shape], Cost]
+    differentiable: bool = True
 
     def inputs(
         self, shape: Shape, batch: int, dtype: torch.dtype, device: torch.device, seed: int

@@ -11,7 +11,7 @@ import lmwp_ops.env
 from lmwp_bench.machine import cache_bytes
 from lmwp_bench.ops import OPS
 from lmwp_bench.regression.conftest import Paired
-from lmwp_bench.suites.ops import BACKENDS, DIRECTIONS, Direction, OpRun
+from lmwp_bench.suites.ops import BACKENDS, Direction, OpRun, directions_of
 from lmwp_bench.variant import BASELINE
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -26,7 +26,7 @@ def _cases() -> list[Any]:
         if shape.startswith("csnet")
         for backend in BACKENDS[DEVICE]
         if backend in usable.get(name, {}) and usable[name][backend] is None
-        for direction in DIRECTIONS
+        for direction in directions_of(spec)
     ]
 
 

@@ -182,6 +182,11 @@ def run(runs: list[OpRun], names: list[str], seconds: float) -> Iterator[list[Ro
         yield CaseRun(one.case(names)).measure(seconds)
 
 
+def directions_of(spec: OpSpec[Any]) -> tuple[Direction, ...]:
+    """The directions an op can be run in."""
+    return DIRECTIONS if spec.differentiable else DIRECTIONS[:1]
+
+
 def shapes_of(op: str) -> list[str]:
     """Names of the shapes an op is measured at."""
     return list(OPS[op].shapes)

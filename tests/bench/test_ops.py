@@ -13,13 +13,15 @@ from lmwp_bench.measure import CaseRun
 from lmwp_bench.ops import OPS
 from lmwp_bench.ops.depthwise_scales import Shape
 from lmwp_bench.suites import ops
-from lmwp_bench.suites.ops import DIRECTIONS, Direction, OpRun, variant_names
+from lmwp_bench.suites.ops import DIRECTIONS, Direction, OpRun, directions_of, variant_names
+from lmwp_models.inference import optimize_for_inference
 from lmwp_models.registry import create_model
 
 CPU = torch.device("cpu")
 SMALL = {
     "depthwise_scales": "odd 7x7x7",
     "goctconv2d": "odd 7",
+    "il_block": "odd 7",
     "dilated_bank": "odd 33",
     "bn_prelu_gap": "odd 7x7x7",
 }
@@ -39,12 +41,17 @@ def layers_of() -> Iterator[Any]:
         for place, name in (
             (lmwp_ops, "depthwise_scales"),
             (lmwp_ops, "dilated_bank"),
+            (lmwp_ops, "il_block"),
             (lmwp_ops.nn.goctconv2d, "goctconv2d"),
         ):
             op = getattr(place, name)
 
             def record(xs: Any, weights: Any, *args: Any, _op: Any = op, **kwargs: Any) -> Any:
-                layer = tuple(tuple(x.shape[1:]) for x in xs), _weight_sizes(weights)
+                every = weights
+                if _op.__name__ == "il_block":
+                    _, _, depthwise, *_ = args
+                    every = [weights, *depthwise]
+                layer = tuple(tuple(x.shape[1:]) for x in xs), _weight_sizes(every)
                 found.setdefault(_op.__name__, set()).add(layer)
                 return _op(xs, weights, *args, **kwargs)
 
@@ -52,8 +59,10 @@ def layers_of() -> Iterator[Any]:
 
         def run(network: str) -> dict[str, set[Any]]:
             found.clear()
+            model = create_model(network).eval()
             with torch.no_grad():
-                create_model(network).eval()(torch.zeros(1, 3, 224, 224))
+                for one in (model, optimize_for_inference(model)):
+                    one(torch.zeros(1, 3, 224, 224))
             return found
 
         yield run
@@ -111,8 +120,10 @@ def test_operations_are_counted_by_hand() -> None:
     assert OPS["goctconv2d"].cost(fusion).operations == dense + resampled + epilogue
 
 
-@pytest.mark.parametrize("direction", DIRECTIONS)
-@pytest.mark.parametrize("name", list(OPS))
+@pytest.mark.parametrize(
+    ("name", "direction"),
+    [(name, direction) for name, spec in OPS.items() for direction in directions_of(spec)],
+)
 def test_every_variant_is_right_or_says_why_not(name: str, direction: Direction) -> None:
     names = [n for n in variant_names("cpu") if not n.startswith("compile")]
     run = op_run(name, SMALL[name], direction)
