@@ -98,6 +98,12 @@ def _triton_forward(*args: Any) -> Tensors:
     return triton_launch.forward(*args)
 
 
+def _triton_backward(*args: Any) -> tuple[Tensors, ...]:
+    from lmwp_ops.ops.depthwise_scales import triton_launch
+
+    return triton_launch.backward(*args)
+
+
 def _check_backward(
     grads: Tensors,
     xs: Tensors,
@@ -169,6 +175,7 @@ register_gradient(
     check=_check_backward,
     fake=_fake_backward,
     reference=reference.backward,
+    triton=_triton_backward,
     setup_context=_setup_context,
     differentiate=_differentiate,
 )
