@@ -18,8 +18,9 @@ _INT32_MAX = 2**31 - 1
 _VECTOR_BYTES = 16
 _MAX_CHANNELS = 32  # of a program
 _SUM_PROGRAMS = 1024  # of a branch, at most about
-# Channels of a vector for each K: a thread holds the K * K weights of every one.
+# Channels of a vector for each K: a thread holds the K * K weights of every one, and their sums.
 _MAX_CHANNEL_VECTOR = {1: 8, 3: 8, 5: 2, 7: 1}
+_MAX_CHANNEL_VECTOR_OF_SUMS = {1: 8, 3: 4, 5: 1, 7: 1}
 
 
 class Strides(NamedTuple):
@@ -308,7 +309,8 @@ def _plan(
     interleaved = is_channels_last(pairs[0][0])
     widest = _vector([t for pair in pairs for t in pair], interleaved)
     if interleaved:
-        vector = min(widest, _MAX_CHANNEL_VECTOR[kernel_size])
+        limits = _MAX_CHANNEL_VECTOR_OF_SUMS if sums else _MAX_CHANNEL_VECTOR
+        vector = min(widest, limits[kernel_size])
         channels = _channels([result.shape[1] for _, result in pairs], vector)
     else:
         shifted = stride == dilation == 1 and widest >= kernel_size // 2
