@@ -25,7 +25,7 @@ def test_matches_float64(checks: str) -> None:
         pytest.param("forward", "(row // DIVISOR < height)", "True", id="reads below the map"),
         pytest.param("forward", "column > 0", "column >= 0", id="reads left of the map"),
         pytest.param("gradients", "K * K - 1 - i if FLIP", "i if FLIP", id="weights not turned"),
-        pytest.param("gradients", "blocks * s.steps + step", "blocks + step", id="sums overlap"),
+        pytest.param("options", "blocks * s.steps + step", "blocks + step", id="sums overlap"),
         pytest.param("options", "part < s.parts", "part < 1", id="a part left out"),
     ],
 )
