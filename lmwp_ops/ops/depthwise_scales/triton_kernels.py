@@ -9,16 +9,25 @@ Strides count vectors in both cases.
 import triton
 import triton.language as tl
 
-CONFIGS = [
+_PIXEL_CONFIGS = [
     {"ROWS": 4, "num_warps": 4},
     {"ROWS": 2, "num_warps": 4},
     {"ROWS": 8, "num_warps": 4},
     {"ROWS": 4, "num_warps": 2},
     {"ROWS": 4, "num_warps": 8},
 ]
-"""Candidates for the kernels that go through pixels; the first is the default."""
-
-SUM_CONFIGS = [{"PARTS": 32, "TOTALS": 32, "num_warps": 4}]
+CONFIGS = {
+    "fwd": _PIXEL_CONFIGS,
+    "bwd_input": _PIXEL_CONFIGS,
+    "bwd_weight": [
+        {"ROWS": 2, "num_warps": 4},
+        {"ROWS": 1, "num_warps": 4},
+        {"ROWS": 4, "num_warps": 4},
+        {"ROWS": 2, "num_warps": 8},
+    ],
+    "bwd_sum": [{"PARTS": 32, "TOTALS": 32, "num_warps": 4}],
+}
+"""Candidates for each kernel; the first is the default."""
 
 
 @triton.jit

@@ -18,9 +18,11 @@ _INT32_MAX = 2**31 - 1
 _VECTOR_BYTES = 16
 _MAX_CHANNELS = 32  # of a program
 _SUM_PROGRAMS = 1024  # of a branch, at most about
-# Channels of a vector for each K: a thread holds the K * K weights of every one, and their sums.
+# Elements of a vector for each K. For every channel of a vector a thread holds K * K weights, and
+# as many sums; those over a vector of columns take long to compile where there are many.
 _MAX_CHANNEL_VECTOR = {1: 8, 3: 8, 5: 2, 7: 1}
 _MAX_CHANNEL_VECTOR_OF_SUMS = {1: 8, 3: 4, 5: 1, 7: 1}
+_MAX_COLUMN_VECTOR_OF_SUMS = {1: 8, 3: 8, 5: 1, 7: 1}
 
 
 class Strides(NamedTuple):
@@ -126,7 +128,7 @@ def forward(
             for b in group
         )
         pairs = [(xs[b], ys[b]) for b in group]
-        plan = _plan(pairs, weights[0].shape[-1], stride, dilation)
+        plan = _plan(kernels.CONFIGS["fwd"][0], pairs, weights[0].shape[-1], stride, dilation)
         _launch(kernels.depthwise_scales_fwd_kernel, tensors, plan, stride, dilation)
     return ys
 
@@ -182,7 +184,7 @@ def _backward_sums(
         return [grads[b] for b in group]
     pairs = [(xs[b], grads[b]) for b in group]
     kernel_size = weights[0].shape[-1]
-    plan = _plan(pairs, kernel_size, *spacing, sums=True)
+    plan = _plan(kernels.CONFIGS["bwd_weight"][0], pairs, kernel_size, *spacing, sums=True)
     totals = kernel_size**2 + 3
     grad_zs = [torch.empty_like(grads[b]) if keeps else None for b in group]
     partials = [
@@ -212,18 +214,19 @@ def _add_up(group: list[int], partials: Tensors, sums: list[Tensors], kernel_siz
         BackwardSum(partial, *(_at(kind, b) for kind in sums))
         for b, partial in zip(group, partials, strict=True)
     )
+    config = kernels.CONFIGS["bwd_sum"][0]
     sizes, first = [], 0
     for partial in partials:
         parts, channels, totals = partial.shape
         sizes.append(SumSizes(first, parts, channels))
-        first += _ceil_div(channels * totals, kernels.SUM_CONFIGS[0]["TOTALS"])
+        first += _ceil_div(channels * totals, config["TOTALS"])
     _triton.launch(
         kernels.depthwise_scales_bwd_sum_kernel,
         first,
         partials[0].device,
         *(tensors, tuple(sizes)),
         K=kernel_size,
-        **kernels.SUM_CONFIGS[0],
+        **config,
     )
 
 
@@ -241,7 +244,8 @@ def _backward_input(
     )
     pairs = [(t.grad, t.grad_x) for t in tensors]
     stride, dilation = spacing
-    plan = _plan(pairs, weights[0].shape[-1], stride, dilation, step=stride * dilation)
+    config = kernels.CONFIGS["bwd_input"][0]
+    plan = _plan(config, pairs, weights[0].shape[-1], stride, dilation, step=stride * dilation)
     _launch(kernels.depthwise_scales_bwd_input_kernel, tensors, plan, stride, dilation)
 
 
@@ -292,6 +296,7 @@ def _groups(xs: Tensors) -> Iterator[list[int]]:
 
 
 def _plan(
+    config: dict[str, int],
     pairs: Sequence[tuple[Tensor, Tensor]],
     kernel_size: int,
     stride: int,
@@ -305,7 +310,6 @@ def _plan(
     Rows of a result are taken `step` apart, as a rule by the dilation. For `sums` a program goes
     through as many blocks of pixels as leave about `_SUM_PROGRAMS` of them.
     """
-    config = kernels.CONFIGS[0]
     interleaved = is_channels_last(pairs[0][0])
     widest = _vector([t for pair in pairs for t in pair], interleaved)
     if interleaved:
@@ -313,8 +317,9 @@ def _plan(
         vector = min(widest, limits[kernel_size])
         channels = _channels([result.shape[1] for _, result in pairs], vector)
     else:
-        shifted = stride == dilation == 1 and widest >= kernel_size // 2
-        vector, channels = (widest if shifted else 1), 1
+        vector = min(widest, _MAX_COLUMN_VECTOR_OF_SUMS[kernel_size]) if sums else widest
+        shifted = stride == dilation == 1 and vector >= kernel_size // 2
+        vector, channels = (vector if shifted else 1), 1
     pixels = 32 * config["num_warps"] * (vector if interleaved else 1) // channels
     apart = config["ROWS"] * (step or dilation)
 
