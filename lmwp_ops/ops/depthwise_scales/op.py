@@ -105,6 +105,12 @@ def _triton_forward(*args: Any) -> Tensors:
     return triton_launch.forward(*args)
 
 
+def _triton_backward(*args: Any) -> tuple[Tensors, ...]:
+    from lmwp_ops.ops.depthwise_scales import triton_launch
+
+    return triton_launch.backward(*args)
+
+
 def _check_backward(grads: Tensors, *args: Any) -> None:
     *op_args, wanted = args
     check(*op_args)
@@ -167,6 +173,7 @@ register_gradient(
     fake=_fake_backward,
     reference=reference.backward,
     compiled={"cpp": compiled.backward},
+    triton=_triton_backward,
     setup_context=_setup_context,
     differentiate=_differentiate,
 )

@@ -9,14 +9,25 @@ Strides count vectors in both cases.
 import triton
 import triton.language as tl
 
-CONFIGS = [
+_PIXEL_CONFIGS = [
     {"ROWS": 4, "num_warps": 4},
     {"ROWS": 2, "num_warps": 4},
     {"ROWS": 8, "num_warps": 4},
     {"ROWS": 4, "num_warps": 2},
     {"ROWS": 4, "num_warps": 8},
 ]
-"""Candidates for every kernel; the first is the default."""
+CONFIGS = {
+    "fwd": _PIXEL_CONFIGS,
+    "bwd_input": _PIXEL_CONFIGS,
+    "bwd_weight": [
+        {"ROWS": 2, "num_warps": 4},
+        {"ROWS": 1, "num_warps": 4},
+        {"ROWS": 4, "num_warps": 4},
+        {"ROWS": 2, "num_warps": 8},
+    ],
+    "bwd_sum": [{"PARTS": 32, "TOTALS": 32, "num_warps": 4}],
+}
+"""Candidates for each kernel; the first is the default."""
 
 
 @triton.jit
@@ -30,17 +41,13 @@ def _branch(tensors, sizes, program):
 
 
 @triton.jit
-def _channels(
-    block, channels, CHANNELS: tl.constexpr, VECTOR: tl.constexpr, INTERLEAVED: tl.constexpr
-):
-    """The channels of a program and which of them exist, [1, L]; or one, a scalar, that does."""
+def _channels(block, CHANNELS: tl.constexpr, INTERLEAVED: tl.constexpr):
+    """The channels of a program, [1, L], or its one, a scalar."""
     if INTERLEAVED:
         channel = block * CHANNELS + tl.arange(0, CHANNELS)[None, :]
-        mask = channel < channels * VECTOR
     else:
         channel = block
-        mask = None
-    return channel, mask
+    return channel
 
 
 @triton.jit
@@ -175,15 +182,36 @@ def _convolve(
 
 
 @triton.jit
+def _offset(row, column, strides, VECTOR: tl.constexpr, INTERLEAVED: tl.constexpr):
+    """Of the lanes of a result in its plane."""
+    offset = row.to(tl.int64) * strides.row + column.to(tl.int64) * strides.column
+    return offset * VECTOR if INTERLEAVED else offset * VECTOR + tl.arange(0, VECTOR)[None, :]
+
+
+@triton.jit
+def _load(
+    plane, strides, row, column, height, mask,
+    STEP: tl.constexpr, VECTOR: tl.constexpr, INTERLEAVED: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """ROWS rows that are STEP apart, [P, L] each; zeros below the map."""
+    values = ()
+    for i in tl.static_range(ROWS):
+        at = row + i * STEP
+        offset = _offset(at, column, strides, VECTOR, INTERLEAVED)
+        value = tl.load(plane + offset, mask=mask & (at < height), other=0.0)
+        values = values + (value.to(tl.float32),)
+    return values
+
+
+@triton.jit
 def _store(
     plane, strides, values, row, column, height, mask,
     STEP: tl.constexpr, VECTOR: tl.constexpr, INTERLEAVED: tl.constexpr,
 ):  # fmt: skip
-    """Write result rows that are STEP apart."""
+    """Write rows that are STEP apart."""
     for i in tl.static_range(len(values)):
         at = row + i * STEP
-        offset = at.to(tl.int64) * strides.row + column.to(tl.int64) * strides.column
-        offset = offset * VECTOR if INTERLEAVED else offset * VECTOR + tl.arange(0, VECTOR)[None, :]
+        offset = _offset(at, column, strides, VECTOR, INTERLEAVED)
         tl.store(plane + offset, values[i].to(plane.dtype.element_ty), mask=mask & (at < height))
 
 
@@ -203,7 +231,8 @@ def depthwise_scales_fwd_kernel(
     """y = PReLU(scale * conv(x) + shift)."""
     t, s = _branch(tensors, sizes, tl.program_id(0))
     program = tl.program_id(0) - s.first
-    channel, mask = _channels(program // s.blocks, s.channels, CHANNELS, VECTOR, INTERLEAVED)
+    channel = _channels(program // s.blocks, CHANNELS, INTERLEAVED)
+    mask = channel < s.channels * VECTOR if INTERLEAVED else None
     image, row, column = _pixels(
         program % s.blocks, s.out_height, s.out_width, PIXELS, ROWS, DILATION
     )  # [P, 1]
@@ -225,3 +254,175 @@ def depthwise_scales_fwd_kernel(
         _plane(t.y, s.result, image, channel, VECTOR, INTERLEAVED), s.result,
         values, row, column, s.out_height, within, DILATION, VECTOR, INTERLEAVED,
     )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["sizes"])
+def depthwise_scales_bwd_input_kernel(
+    tensors,  # of each branch, see triton_launch.BackwardInput
+    sizes,  # of each branch, see triton_launch.Sizes
+    K: tl.constexpr,
+    STRIDE: tl.constexpr,
+    DILATION: tl.constexpr,
+    VECTOR: tl.constexpr,
+    INTERLEAVED: tl.constexpr,
+    PIXELS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """grad_x = scale * transposed convolution of grad: every pixel gathers what it took part in."""
+    t, s = _branch(tensors, sizes, tl.program_id(0))
+    program = tl.program_id(0) - s.first
+    channel = _channels(program // s.blocks, CHANNELS, INTERLEAVED)
+    mask = channel < s.channels * VECTOR if INTERLEAVED else None
+    image, row, column = _pixels(
+        program % s.blocks, s.out_height, s.out_width, PIXELS, ROWS, DILATION * STRIDE
+    )  # [P, 1]
+    within = mask & (image < s.images) if INTERLEAVED else image < s.images  # [P, L] or [P, 1]
+    sums = _convolve(
+        _plane(t.grad, s.source, image, channel, VECTOR, INTERLEAVED), s.source,
+        _taps(t.weight, channel, mask, K, True), row, column, s.height, s.width, within,
+        K, 1, STRIDE, DILATION, VECTOR, INTERLEAVED, ROWS,
+    )  # fmt: skip
+    values = ()
+    for i in tl.static_range(ROWS):
+        value = sums[i]
+        if t.scale is not None:
+            value = value * _parameter(t.scale, channel, mask)
+        values = values + (value,)
+    _store(
+        _plane(t.grad_x, s.result, image, channel, VECTOR, INTERLEAVED), s.result,
+        values, row, column, s.out_height, within, DILATION * STRIDE, VECTOR, INTERLEAVED,
+    )  # fmt: skip
+
+
+@triton.jit
+def _add_taps(
+    totals, grad_z, plane, strides, row, column, height, width, mask,
+    K: tl.constexpr, STRIDE: tl.constexpr, DILATION: tl.constexpr,
+    VECTOR: tl.constexpr, INTERLEAVED: tl.constexpr,
+):  # fmt: skip
+    """Add to each of K * K totals what it gets from the rows of grad_z."""
+    rows: tl.constexpr = len(grad_z)
+    for m in tl.static_range(STRIDE * (rows - 1) + K):
+        window = _window(
+            plane, strides, row * STRIDE + (m - K // 2) * DILATION, column, height, width, mask,
+            K, STRIDE, 1, DILATION, VECTOR, INTERLEAVED,
+        )  # fmt: skip
+        added = ()
+        for i in tl.static_range(K * K):
+            total = totals[i]
+            for r in tl.static_range(rows):
+                if m == STRIDE * r + i // K:
+                    total += _fold(grad_z[r] * window[i % K], INTERLEAVED)
+            added = added + (total,)
+        totals = added
+    return totals
+
+
+@triton.jit
+def _fold(x, INTERLEAVED: tl.constexpr):
+    """The sum over lanes of one channel, [P, 1]; or lanes as they are, [P, L]."""
+    return x if INTERLEAVED else tl.sum(x, axis=1, keep_dims=True)
+
+
+@triton.jit(do_not_specialize=["sizes"])
+def depthwise_scales_bwd_weight_kernel(
+    tensors,  # of each branch, see triton_launch.BackwardWeight
+    sizes,  # of each branch, see triton_launch.Sizes
+    K: tl.constexpr,
+    STRIDE: tl.constexpr,
+    DILATION: tl.constexpr,
+    VECTOR: tl.constexpr,
+    INTERLEAVED: tl.constexpr,
+    PIXELS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """Write grad_z, and partial sums of the gradients of weight, scale, shift and slope."""
+    t, s = _branch(tensors, sizes, tl.program_id(0))
+    program = tl.program_id(0) - s.first
+    channel = _channels(program // s.blocks, CHANNELS, INTERLEAVED)
+    mask = channel < s.channels * VECTOR if INTERLEAVED else None
+    weights = _taps(t.weight, channel, mask, K, False)
+    TOTALS: tl.constexpr = K * K + 3
+    totals = ()
+    for _ in tl.static_range(TOTALS):
+        totals = totals + (tl.zeros((PIXELS, CHANNELS), tl.float32),)
+    for step in range(s.steps):
+        image, row, column = _pixels(
+            program % s.blocks * s.steps + step, s.out_height, s.out_width, PIXELS, ROWS, DILATION
+        )  # [P, 1]
+        within = mask & (image < s.images) if INTERLEAVED else image < s.images  # [P, L], [P, 1]
+        x = _plane(t.x, s.source, image, channel, VECTOR, INTERLEAVED)
+        grads = _load(
+            _plane(t.grad, s.result, image, channel, VECTOR, INTERLEAVED), s.result,
+            row, column, s.out_height, within, DILATION, VECTOR, INTERLEAVED, ROWS,
+        )  # fmt: skip
+        if t.scale is not None or t.slope is not None:
+            z = _convolve(
+                x, s.source, weights, row, column, s.height, s.width, within,
+                K, STRIDE, 1, DILATION, VECTOR, INTERLEAVED, ROWS,
+            )  # fmt: skip
+        grad_z = ()
+        grad_scale, grad_shift, grad_slope = totals[K * K], totals[K * K + 1], totals[K * K + 2]
+        for r in tl.static_range(ROWS):
+            grad = grads[r]
+            if t.slope is not None:
+                u = z[r]
+                if t.scale is not None:
+                    u = u * _parameter(t.scale, channel, mask) + _parameter(t.shift, channel, mask)
+                grad_slope += _fold(tl.where(u > 0, 0.0, grad * u), INTERLEAVED)
+                grad = tl.where(u > 0, grad, grad * _parameter(t.slope, channel, mask))
+            if t.scale is not None:
+                grad_scale += _fold(grad * z[r], INTERLEAVED)
+                grad_shift += _fold(grad, INTERLEAVED)
+                grad = grad * _parameter(t.scale, channel, mask)
+            grad_z = grad_z + (grad,)
+        if t.grad_z is not None:
+            _store(
+                _plane(t.grad_z, s.result, image, channel, VECTOR, INTERLEAVED), s.result,
+                grad_z, row, column, s.out_height, within, DILATION, VECTOR, INTERLEAVED,
+            )  # fmt: skip
+        if t.partial is not None:
+            taps = _add_taps(
+                totals[: K * K], grad_z, x, s.source, row, column, s.height, s.width, within,
+                K, STRIDE, DILATION, VECTOR, INTERLEAVED,
+            )  # fmt: skip
+            totals = taps + (grad_scale, grad_shift, grad_slope)
+    if t.partial is not None:
+        index = channel + tl.zeros((1, CHANNELS), tl.int32)
+        channels = s.channels * VECTOR if INTERLEAVED else s.channels
+        to = t.partial + (program % s.blocks).to(tl.int64) * channels * TOTALS + index * TOTALS
+        for i in tl.static_range(TOTALS):
+            tl.store(to + i, tl.sum(totals[i], axis=0, keep_dims=True), mask=index < channels)
+
+
+@triton.jit(do_not_specialize=["sizes"])
+def depthwise_scales_bwd_sum_kernel(
+    tensors,  # of each branch, see triton_launch.BackwardSum
+    sizes,  # of each branch, see triton_launch.SumSizes
+    K: tl.constexpr,
+    PARTS: tl.constexpr,
+    TOTALS: tl.constexpr,
+):
+    """Add up the partial sums, always in the same order, and write the gradients."""
+    t, s = _branch(tensors, sizes, tl.program_id(0))
+    index = (tl.program_id(0) - s.first) * TOTALS + tl.arange(0, TOTALS)[None, :]  # [1, T]
+    count = s.channels * (K * K + 3)
+    total = tl.zeros((PARTS, TOTALS), tl.float32)
+    for first in range(0, s.parts, PARTS):
+        part = first + tl.arange(0, PARTS)[:, None]  # [Q, 1]
+        mask = (part < s.parts) & (index < count)
+        total += tl.load(t.partial + part.to(tl.int64) * count + index, mask=mask, other=0.0)
+    total = tl.sum(total, axis=0, keep_dims=True)  # [1, T]
+    channel = index // (K * K + 3)
+    kind = index % (K * K + 3)
+    exists = index < count
+    if t.weight is not None:
+        tl.store(t.weight + channel * (K * K) + kind, total, mask=exists & (kind < K * K))
+    if t.scale is not None:
+        tl.store(t.scale + channel, total, mask=exists & (kind == K * K))
+    if t.shift is not None:
+        tl.store(t.shift + channel, total, mask=exists & (kind == K * K + 1))
+    if t.slope is not None:
+        tl.store(t.slope + channel, total, mask=exists & (kind == K * K + 2))
