@@ -13,7 +13,6 @@ from lmwp_ops._registration import (
     empty_gradients,
     invoke,
     register,
-    register_backward,
     register_gradient,
 )
 from lmwp_ops.ops.bn_prelu_gap import reference
@@ -121,12 +120,6 @@ def _listed(given: Tensor | Sequence[Tensor] | None) -> Tensors:
     return [given] if isinstance(given, Tensor) else list(given)
 
 
-def _backward(*args: Any) -> Outputs:
-    check_backward(*args)
-    gradients: Outputs = _dispatch.run("bn_prelu_gap_backward", *args)
-    return gradients
-
-
 def _fake_forward(
     xs: Tensors, weight: Tensors, bias: Tensors, slope: Tensors, eps: float
 ) -> Outputs:
@@ -185,9 +178,10 @@ register(
 )
 register_gradient(
     OP,
-    backward=_backward,
+    check=check_backward,
     fake=_fake_backward,
+    reference=reference.backward,
+    compiled=("cpp",),
     setup_context=_setup_context,
     differentiate=_differentiate,
 )
-register_backward(OP, fake=_fake_backward, reference=reference.backward, compiled=("cpp",))
