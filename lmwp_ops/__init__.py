@@ -5,7 +5,14 @@ channels is absent from the list.
 """
 
 from lmwp_ops import nn
-from lmwp_ops._dispatch import BackendError, decomposed, explain, use_backend
+from lmwp_ops._dispatch import (
+    BackendError,
+    decomposed,
+    explain,
+    forced_backend,
+    is_decomposed,
+    use_backend,
+)
 from lmwp_ops.ops.depthwise_scales import depthwise_scales
 from lmwp_ops.ops.dilated_bank import dilated_bank
 from lmwp_ops.ops.goctconv2d import goctconv2d
@@ -17,8 +24,10 @@ __all__ = [
     "depthwise_scales",
     "dilated_bank",
     "explain",
+    "forced_backend",
     "goctconv2d",
     "il_block",
+    "is_decomposed",
     "nn",
     "use_backend",
 ]
