@@ -44,12 +44,14 @@ def register(
     reference: Callable[..., list[Tensor]],
     compiled: Sequence[str],
     bind: Callable[..., tuple[Any, ...]],
+    refuse: Mapping[str, Callable[..., str | None]] | None = None,
 ) -> None:
     """Give the defined op its implementation, fake, autocast and backends.
 
     `check(*args)` raises for arguments that the op cannot compute; `compiled` are the backends
     that a compiled library implements as `<op>_<backend>`, which is defined, too; `bind` turns the
-    arguments of the public function into those of the op.
+    arguments of the public function into those of the op; `refuse` holds, by compiled backend, what
+    says why the library cannot run a call, where it cannot run every one.
     """
 
     def forward(*args: Any) -> list[Tensor]:
@@ -64,7 +66,9 @@ def register(
         torch.library.register_fake(f"lmwp_ops::{name}", fake, lib=LIBRARY)
     runs = {backend: getattr(torch.ops.lmwp_ops, f"{op}_{backend}").default for backend in compiled}
     candidates = [
-        _compiled_candidate(backend, run, validates=backend == "cpp")
+        _compiled_candidate(
+            backend, run, validates=backend == "cpp", also=(refuse or {}).get(backend)
+        )
         for backend, run in runs.items()
     ]
     _dispatch.register(op, [*candidates, _dispatch.Candidate("reference", reference)], bind=bind)
@@ -135,7 +139,11 @@ def _autocast(op: str, device_type: str, *args: Any) -> list[Tensor]:
 
 
 def _compiled_candidate(
-    backend: str, run: Callable[..., Any], *, validates: bool
+    backend: str,
+    run: Callable[..., Any],
+    *,
+    validates: bool,
+    also: Callable[..., str | None] | None = None,
 ) -> _dispatch.Candidate:
     """The candidate that runs what a compiled library implements."""
     library, device_type = {"cpp": ("_C", "cpu"), "cuda": ("_C_cuda", "cuda")}[backend]
@@ -143,14 +151,16 @@ def _compiled_candidate(
         backend,
         run,
         unavailable=_loader.status()[library],
-        refuse=partial(_refuse_compiled, device_type),
+        refuse=partial(_refuse_compiled, device_type, also),
         validates=validates,
     )
 
 
-def _refuse_compiled(device_type: str, xs: list[Tensor], *_: Any) -> str | None:
+def _refuse_compiled(
+    device_type: str, also: Callable[..., str | None] | None, xs: list[Tensor], *rest: Any
+) -> str | None:
     if xs[0].device.type != device_type:
         return f"it runs on {device_type}; xs is on {xs[0].device.type}"
     if xs[0].dtype == torch.float64:
         return "it computes in float32; xs is float64"
-    return None
+    return also(xs, *rest) if also else None

@@ -120,7 +120,8 @@ def test_threads_may_call_at_once(fused, images) -> None:
             wrong.extend(1 for _ in range(20) if not torch.equal(fused(x), y))
 
     torch.cuda.synchronize()
-    threads = [threading.Thread(target=work, args=pair) for pair in zip(inputs, expected, strict=True)]
+    pairs = zip(inputs, expected, strict=True)
+    threads = [threading.Thread(target=work, args=pair) for pair in pairs]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -1,0 +1,16 @@
+// All of the kernel's instantiations.
+#include "cuda/il_block_fwd.cuh"
+
+namespace lmwp::cuda {
+
+#define INSTANTIATE(T, K) \
+  template __global__ void il_block_fwd_kernel<T, K>(__grid_constant__ const IlBlockLaunch)
+
+INSTANTIATE(float, 1);
+INSTANTIATE(float, 3);
+INSTANTIATE(__half, 1);
+INSTANTIATE(__half, 3);
+INSTANTIATE(__nv_bfloat16, 1);
+INSTANTIATE(__nv_bfloat16, 3);
+
+}  // namespace lmwp::cuda
