@@ -5,7 +5,14 @@ channels is absent from the list.
 """
 
 from lmwp_ops import nn
-from lmwp_ops._dispatch import BackendError, decomposed, explain, is_decomposed, use_backend
+from lmwp_ops._dispatch import (
+    BackendError,
+    decomposed,
+    explain,
+    forced_backend,
+    is_decomposed,
+    use_backend,
+)
 from lmwp_ops._warmup import warmup
 from lmwp_ops.ops.bn_prelu_gap import bn_prelu_gap
 from lmwp_ops.ops.depthwise_scales import depthwise_scales
@@ -20,6 +27,7 @@ __all__ = [
     "depthwise_scales",
     "dilated_bank",
     "explain",
+    "forced_backend",
     "goctconv2d",
     "il_block",
     "is_decomposed",

@@ -293,6 +293,11 @@ def decomposed() -> Iterator[None]:
 _forced: str | None = _checked(os.environ.get(ENVIRONMENT) or None, ENVIRONMENT)
 
 
+def forced_backend() -> str | None:
+    """The backend that `use_backend` or the environment forces, or None."""
+    return _forced
+
+
 class use_backend:  # noqa: N801 - reads as a function, like torch.no_grad
     """Force one backend, for good or for a `with` block.
 

@@ -45,6 +45,7 @@ def register(
     triton: Callable[..., Any] | None = None,
     bind: Callable[..., tuple[Any, ...]],
     example: Example,
+    refuse: Mapping[str, Callable[..., str | None]] | None = None,
 ) -> None:
     """Give the defined op its implementation, fake, autocast and backends.
 
@@ -52,7 +53,8 @@ def register(
     that a compiled library implements as `<op>_<backend>`, which is defined, too; `triton`
     launches Triton kernels and imports them when called; `bind` turns the arguments of the public
     function into those of the op; `example(device, dtype, shapes)` makes arguments of the op that
-    reach all parts of its kernels, with branches of `shapes` or tiny ones.
+    reach all parts of its kernels, with branches of `shapes` or tiny ones; `refuse` holds, by
+    compiled backend, what says why the library cannot run a call, where it cannot run every one.
     """
 
     def checked_example(
@@ -64,7 +66,9 @@ def register(
 
     runs = {backend: getattr(torch.ops.lmwp_ops, f"{op}_{backend}").default for backend in compiled}
     candidates = [
-        _compiled_candidate(backend, run, validates=backend == "cpp")
+        _compiled_candidate(
+            backend, run, validates=backend == "cpp", also=(refuse or {}).get(backend)
+        )
         for backend, run in runs.items()
     ]
     candidates += _everywhere(triton, reference)
@@ -181,7 +185,11 @@ def _autocast(op: str, device_type: str, *args: Any) -> Any:
 
 
 def _compiled_candidate(
-    backend: str, run: Callable[..., Any], *, validates: bool
+    backend: str,
+    run: Callable[..., Any],
+    *,
+    validates: bool,
+    also: Callable[..., str | None] | None = None,
 ) -> _dispatch.Candidate:
     """The candidate that runs what a compiled library implements."""
     library, device_type = {"cpp": ("_C", "cpu"), "cuda": ("_C_cuda", "cuda")}[backend]
@@ -189,14 +197,16 @@ def _compiled_candidate(
         backend,
         run,
         unavailable=_loader.status()[library],
-        refuse=partial(_refuse_compiled, device_type),
+        refuse=partial(_refuse_compiled, device_type, also),
         validates=validates,
     )
 
 
-def _refuse_compiled(device_type: str, xs: list[Tensor], *_: Any) -> str | None:
+def _refuse_compiled(
+    device_type: str, also: Callable[..., str | None] | None, xs: list[Tensor], *rest: Any
+) -> str | None:
     if xs[0].device.type != device_type:
         return f"it runs on {device_type}; xs is on {xs[0].device.type}"
     if xs[0].dtype == torch.float64:
         return "it computes in float32; xs is float64"
-    return None
+    return also(xs, *rest) if also else None

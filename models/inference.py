@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import lmwp_ops
 from lmwp_models.csnet import CSNet, FusionHead, ILBlock
+from lmwp_models.cuda_graphs import GraphCache, can_be_graphed
 from lmwp_models.head_config import DILATIONS
 from lmwp_models.layers import DepthwiseLayer, DilatedScale, OctaveLayer, StandardConv
 from lmwp_ops.nn import GOctConv2d
@@ -18,17 +19,23 @@ from lmwp_ops.nn import GOctConv2d
 Affine = list[tuple[Tensor, Tensor]]
 
 
-def optimize_for_inference(model: nn.Module) -> nn.Module:
+def optimize_for_inference(model: nn.Module, *, cuda_graphs: bool = True) -> nn.Module:
     """A module that computes what `model` does in `eval()`, on the fused ops.
 
     Batch norms, in float64, and the factor on stored weights are folded into parameters of their
     own, so the result neither follows later changes of `model` nor can be trained. It has the
     device and dtype of `model`; logits agree within rounding. Takes networks of the class
     `CSNet`; raises `TypeError` for others.
+
+    On a GPU, unless `cuda_graphs` is False, a call for images of a shape, dtype and layout that
+    were seen before replays a CUDA graph, captured at the second such call; the last eight kinds of
+    images are kept, each with memory for the network's features. Outputs are the caller's own, and
+    several threads may call. Under autocast, `torch.compile`, a tracer or a capture of the
+    caller's, the kernels are launched one by one, as they are on the CPU.
     """
     if not isinstance(model, CSNet):
         raise TypeError(f"optimize_for_inference: expected a CSNet, got {type(model).__name__}")
-    return FusedCSNet(model).eval()
+    return FusedCSNet(model, cuda_graphs=cuda_graphs).eval()
 
 
 class _Folded(nn.Module):
@@ -164,8 +171,11 @@ class FusedHead(_Folded):
 class FusedCSNet(_Folded):
     """A `CSNet` for inference: images [N, 3, H, W] to logits [N, 1, H, W]."""
 
-    def __init__(self, model: CSNet) -> None:
+    def __init__(self, model: CSNet, *, cuda_graphs: bool = True) -> None:
         super().__init__()
+        self.cuda_graphs = cuda_graphs
+        self._graphs = GraphCache()
+        self.register_load_state_dict_post_hook(_forget_graphs)
         self.stages = nn.ModuleList(
             nn.ModuleList(FusedILBlock(cast(ILBlock, block)) for block in stage)
             for stage in model.stages
@@ -181,6 +191,15 @@ class FusedCSNet(_Folded):
     def forward(self, x: Tensor) -> Tensor:
         """Raises `ValueError` for a shape the network cannot take."""
         CSNet.check_input(x)
+        if self.cuda_graphs and can_be_graphed(x):
+            return self._graphs(self._compute, x)
+        return self._compute(x)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> FusedCSNet:
+        self._graphs.clear()
+        return super()._apply(*args, **kwargs)
+
+    def _compute(self, x: Tensor) -> Tensor:
         xs, ends = [x], []
         for stage in self.stages:
             for block in cast(Iterable[FusedILBlock], stage):
@@ -193,3 +212,7 @@ class FusedCSNet(_Folded):
             xs, weight, [weight.shape[1]], [weight.shape[0]], affine=[(scale, bias)]
         )
         return F.interpolate(logits, size=x.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _forget_graphs(network: FusedCSNet, _: object) -> None:
+    network._graphs.clear()

@@ -12,9 +12,13 @@ from build_tools.cuda import DEFAULT_ARCHS, Toolkit, candidate_roots, find_toolk
 from build_tools.errors import UnavailableError
 
 HERE = Path(__file__).parent
-SOURCE = HERE / "depthwise_scales.cu"
-INSTANTIATIONS = SOURCE.read_text().count("\nINSTANTIATE(")
-MAX_REGISTERS = 128  # four blocks of 128 threads on a multiprocessor
+SOURCES = sorted(HERE.glob("*.cu"))
+MAX_REGISTERS = 128  # 512 threads on a multiprocessor
+# Patterns of the 16-byte accesses that every kernel of a source must have.
+WIDE_ACCESSES = {
+    "depthwise_scales": (r"cp\.async\.cg\.shared", r"ld\.shared\.v4", r"st\.global\.wb\.v4"),
+    "il_block": (r"ld\.shared\.v4",),
+}
 
 _KERNEL = re.compile(
     r"Compiling entry function '\w*?kernelI(?P<types>\w+?)EEvNS\w*' for '(?P<arch>sm_\d+)'\n"
@@ -48,8 +52,12 @@ def parse_usage(text: str) -> list[Usage]:
     ]
 
 
-def compile_source(toolkit: Toolkit, *flags: str) -> str:
-    command = [toolkit.nvcc, "-O3", "-std=c++20", f"-I{HERE.parents[1] / 'csrc'}", *flags, SOURCE]
+def instantiations(source: Path) -> int:
+    return source.read_text().count("\nINSTANTIATE(")
+
+
+def compile_source(toolkit: Toolkit, source: Path, *flags: str) -> str:
+    command = [toolkit.nvcc, "-O3", "-std=c++20", f"-I{HERE.parents[1] / 'csrc'}", *flags, source]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return result.stderr
@@ -63,28 +71,31 @@ def toolkit() -> Toolkit:
         pytest.skip(str(error))
 
 
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
 @pytest.mark.parametrize("arch", DEFAULT_ARCHS)
-def test_kernels_do_not_spill(toolkit, arch, record_property, tmp_path):
+def test_kernels_do_not_spill(toolkit, arch, source, record_property, tmp_path):
     if arch not in known_archs(toolkit):
         pytest.skip(f"this nvcc does not know {arch}")
     target = f"-arch=sm_{arch.replace('.', '')}"
-    report = compile_source(toolkit, "-cubin", target, "-Xptxas=-v", f"-o={tmp_path / 'cubin'}")
+    flags = ("-cubin", target, "-Xptxas=-v", f"-o={tmp_path / 'cubin'}")
+    report = compile_source(toolkit, source, *flags)
     usages = parse_usage(report)
     for usage in usages:
         print(f"{usage.arch} {usage.types}: {usage.registers} registers")
         record_property(f"registers {usage.arch} {usage.types}", usage.registers)
-    assert len(usages) == INSTANTIATIONS
+    assert len(usages) == instantiations(source)
     assert all(usage.stack == usage.spilled == 0 for usage in usages), usages
     assert max(usage.registers for usage in usages) <= MAX_REGISTERS, usages
 
 
-def test_tiles_move_in_16_byte_accesses(toolkit, tmp_path):
-    output = tmp_path / "kernel.ptx"
-    compile_source(toolkit, "-ptx", "-arch=sm_80", f"-o={output}")
+@pytest.mark.parametrize("name", WIDE_ACCESSES)
+def test_tiles_move_in_16_byte_accesses(toolkit, name, tmp_path):
+    source, output = HERE / f"{name}.cu", tmp_path / "kernel.ptx"
+    compile_source(toolkit, source, "-ptx", "-arch=sm_80", f"-o={output}")
     kernels = output.read_text().split(".visible .entry")[1:]
-    assert len(kernels) == INSTANTIATIONS
+    assert len(kernels) == instantiations(source)
     for kernel in kernels:
-        for access in (r"cp\.async\.cg\.shared", r"ld\.shared\.v4", r"st\.global\.wb\.v4"):
+        for access in WIDE_ACCESSES[name]:
             assert re.search(access, kernel), f"no {access} in {kernel.split('(')[0]}"
 
 

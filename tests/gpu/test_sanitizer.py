@@ -25,6 +25,16 @@ for stride in (1, 2):
             with lmwp_ops.use_backend("cuda"):
                 lmwp_ops.depthwise_scales(
                     xs, weights, stride=stride, affine=affine, slope=slope)
+            for kernel, pool in ((1, False), (3, True)):
+                xs = [torch.randn(2, c, 54 >> b, 70 >> b, device="cuda", dtype=dtype)
+                      for b, c in enumerate((10, 7))]
+                xs = [x.contiguous(memory_format=layout) for x in xs]
+                weight = torch.randn(22, 17, kernel, kernel, device="cuda")
+                stages = [[torch.randn(c, 1, 3, 3, device="cuda") for c in (13, 9)]] * 2
+                affine = [[(torch.rand(c, device="cuda"),) * 2 for c in (13, 9)]] * 3
+                with torch.no_grad(), lmwp_ops.use_backend("cuda"):
+                    lmwp_ops.il_block(
+                        xs, weight, (10, 7), (13, 9), stages, entry_pool=pool, affine=affine)
 torch.cuda.synchronize()
 """
 

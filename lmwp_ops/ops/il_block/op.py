@@ -25,14 +25,17 @@ from lmwp_ops.ops.il_block.example import example
 
 OP = "il_block"
 STAGES = 3
+_CUDA_SCALES = 8
+_CUDA_SIDE = 2**20
 
 _ARGUMENTS = (
     "Tensor[] xs, Tensor weight, Tensor[] depthwise, Tensor[] scale, Tensor[] shift, "
     "Tensor[] slope, int[] in_channels, int[] out_channels, bool entry_pool"
 )
 define(OP, f"({_ARGUMENTS}) -> Tensor[]")
-# Implemented by the compiled library _C.
-define(f"{OP}_cpp", f"({_ARGUMENTS}) -> Tensor[]")
+# Implemented by the compiled libraries _C and _C_cuda.
+for _backend in ("cpp", "cuda"):
+    define(f"{OP}_{_backend}", f"({_ARGUMENTS}) -> Tensor[]")
 
 
 def il_block(
@@ -151,12 +154,26 @@ def _fake(*args: Any) -> list[Tensor]:
     return [empty_like_layout(xs[0], shape) for shape in shapes]
 
 
+def _refuse_cuda(xs: Sequence[Tensor], *args: Any) -> str | None:
+    *_, in_channels, out_channels, _ = args
+    if max(len(in_channels), len(out_channels)) > _CUDA_SCALES:
+        return f"it takes at most {_CUDA_SCALES} branches"
+    finest_in, finest_out = (
+        next(i for i, width in enumerate(widths) if width) for widths in (in_channels, out_channels)
+    )
+    largest = max((side for x in xs for side in x.shape[1:]), default=0)
+    if max(largest << max(finest_in - finest_out, 0), *out_channels) > _CUDA_SIDE:
+        return f"it takes at most {_CUDA_SIDE} channels, rows and columns"
+    return None
+
+
 register(
     OP,
     check=_check,
     fake=_fake,
     reference=reference.forward,
-    compiled=("cpp",),
+    compiled=("cuda", "cpp"),
+    refuse={"cuda": _refuse_cuda},
     bind=_bind,
     example=example,
 )

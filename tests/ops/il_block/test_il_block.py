@@ -12,6 +12,7 @@ from torch.library import opcheck
 import lmwp_ops
 from lmwp_ops import _loader
 from lmwp_ops.ops.il_block import reference
+from lmwp_ops.ops.il_block.op import _refuse_cuda
 
 from ..exactness import (
     LAYOUTS,
@@ -19,48 +20,11 @@ from ..exactness import (
     assert_same_for_any_threads,
     errors_in_roundings,
 )
-from ..goctconv2d import cases
-from ..goctconv2d.cases import DTYPES, Case, in_dtype
+from ..goctconv2d.cases import DTYPES, Case
 from ..instruction_sets import INSTRUCTION_SETS, run_under
+from .cases import CASES, draw, truth
 
 op = torch.ops.lmwp_ops.il_block.default
-
-# The blocks of CSNet, whole and pruned: stage entries and ends, odd widths, maps of many bands.
-CASES = [
-    Case((3,), (8, 10), (48, 64), 3),
-    Case((10, 10), (10, 10), (200, 112)),
-    Case((9, 10), (10, 7), (32, 48), layout="channels_last"),
-    Case((18, 12), (28, 21), (64, 56), 3, entry_pool=True),
-    Case((20, 12), (34,), (56, 56)),
-    Case((38,), (18, 29), (28, 28), 3, entry_pool=True),
-    Case((25, 24), (26, 20), (14, 14), batch=3),
-    Case((26, 20), (50,), (6, 2)),
-    Case((4, 3, 2), (3, 4, 5), (8, 12), 3),
-    Case((0, 6), (0, 7), (16, 10)),
-    Case((5,), (3, 2), (2, 2)),
-    Case((5,), (3, 2), (8, 3), 3, layout="sliced"),
-    Case((6, 5), (5, 6), (20, 34), dtype=torch.float16),
-    Case((6, 5), (5, 6), (20, 34), 3, dtype=torch.bfloat16, layout="channels_last"),
-    Case((6, 5), (5, 6), (20, 34), epilogue=False),
-    Case((6, 5), (5, 6), (20, 34), batch=0),
-]
-
-
-def draw(case: Case) -> tuple[Any, ...]:
-    """Arguments of the op."""
-    xs, weight, *epilogue, ins, outs, entry_pool, _, _ = cases.draw(case)
-    widths = [c for c in case.outs if c]
-    depthwise = [0.5 * torch.randn(c, 1, 3, 3) for c in widths * 2]
-    ranges = ((0.5, 2), (-1, 1), (-0.2, 0.5))
-    for kind, (low, high) in zip(epilogue, ranges, strict=True):
-        if kind:
-            kind += [torch.empty(c).uniform_(low, high).to(case.dtype) for c in widths * 2]
-    depthwise = [w.to(case.dtype) for w in depthwise]
-    return (xs, weight, depthwise, *epilogue, ins, outs, entry_pool)
-
-
-def truth(args: tuple[Any, ...]) -> list[Tensor]:
-    return reference.forward(*in_dtype(args, torch.float64))
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -185,3 +149,20 @@ def test_a_gradient_through_the_op_is_refused() -> None:
     args[0][0].requires_grad_()
     with pytest.raises(ValueError, match=r"il_block: xs: expected no tensor that requires"):
         op(*args)
+
+
+@pytest.mark.parametrize(
+    ("ins", "outs", "size", "reason"),
+    [
+        ((2,), (2,) + (0,) * 8, (4, 4), "at most 8 branches"),
+        ((2,), (2,), (1, 2**20 + 1), "at most 1048576 channels, rows and columns"),
+        ((0, 2), (2, 0), (1, 2**19 + 1), "at most 1048576 channels, rows and columns"),
+        ((2,), (2,), (4, 4), None),
+    ],
+)
+def test_the_cuda_kernel_refuses_what_it_cannot_compute(
+    ins: tuple[int, ...], outs: tuple[int, ...], size: tuple[int, int], reason: str | None
+) -> None:
+    x = torch.empty(1, 2, 1, 1).expand(1, 2, *size)
+    got = _refuse_cuda([x], torch.empty(0), [], [], [], [], list(ins), list(outs), False)
+    assert got == (reason and f"it takes {reason}")
