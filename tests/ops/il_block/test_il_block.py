@@ -121,6 +121,28 @@ def test_function_equals_the_op_and_its_decomposition() -> None:
             torch.testing.assert_close(y, expected)
 
 
+@pytest.mark.parametrize(("outs", "entry_pool"), [((2, 3), False), ((0, 4), True), ((5,), True)])
+def test_module_is_its_three_layers(outs: tuple[int, ...], entry_pool: bool) -> None:
+    module = lmwp_ops.nn.ILBlock((3, 2), outs, 3, entry_pool=entry_pool)
+    state = {key: torch.rand_like(t) - 0.25 for key, t in module.state_dict().items()}
+    module.load_state_dict(state)
+    present = range(sum(c > 0 for c in outs))
+    xs = [torch.randn(1, 3, 12, 16), torch.randn(1, 2, 6, 8)]
+
+    def epilogue(s: int) -> dict[str, list[Any]]:
+        named = [[state[f"{kind}.{s}.{b}"] for b in present] for kind in ("scale", "shift")]
+        slope = [state[f"slope.{s}.{b}"] for b in present]
+        return {"affine": list(zip(*named, strict=True)), "slope": slope}
+
+    weight = state["weight"]
+    ys = lmwp_ops.goctconv2d(xs, weight, (3, 2), outs, entry_pool=entry_pool, **epilogue(0))
+    for s in (1, 2):
+        depthwise = [state[f"depthwise.{s - 1}.{b}"] for b in present]
+        ys = lmwp_ops.depthwise_scales(ys, depthwise, **epilogue(s))
+    torch.testing.assert_close(module(xs), ys)
+    assert not any(p.requires_grad for p in module.parameters())
+
+
 W = torch.zeros(2, 1, 3, 3)
 BAD = [
     ({"depthwise": [[W, W]]}, r"depthwise: expected 2 lists, one per layer, got 1"),
