@@ -96,7 +96,6 @@ def public() -> None:
     expected = torch.autograd.grad(sum(y.sum() for y in eager(args)), leaves)
     for g, e in zip(got, expected, strict=True):
         torch.testing.assert_close(g, e)
-    doubles = double(args)
     reason = "computes in float32; xs is float64"
     with lmwp_ops.use_backend("triton"), pytest.raises(lmwp_ops.BackendError, match=reason):
         call(double(args))
