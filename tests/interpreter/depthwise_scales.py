@@ -1,10 +1,14 @@
 """Checks of the Triton kernels of depthwise_scales, for a process that interprets Triton."""
 
+import sys
+
+import pytest
 import torch
 
-from lmwp_ops.ops.depthwise_scales import reference, triton_launch
+import lmwp_ops
+from lmwp_ops.ops.depthwise_scales import reference
 
-from ..ops.depthwise_scales.cases import Case, assert_as_exact_as_eager, double, draw, eager
+from ..ops.depthwise_scales.cases import Case, assert_as_exact_as_eager, call, double, draw, eager
 from ..ops.exactness import assert_as_exact
 
 HALF, BFLOAT = torch.float16, torch.bfloat16
@@ -47,11 +51,15 @@ ALL = [True] * 5
 
 
 def check_forward(case: Case) -> None:
+    from lmwp_ops.ops.depthwise_scales import triton_launch
+
     args = draw(case)
     assert_as_exact_as_eager(triton_launch.forward(*args), args)
 
 
 def check_gradients(case: Case, wanted: list[bool] | None = None) -> None:
+    from lmwp_ops.ops.depthwise_scales import triton_launch
+
     args = draw(case)
     wanted = wanted or [True, True] + [case.epilogue] * 3
     grads = [torch.randn(y.shape).to(y.dtype) for y in eager(args)]
@@ -74,8 +82,29 @@ def gradients() -> None:
         report(check_gradients, case)
 
 
+def public() -> None:
+    """Through the dispatcher and autograd, as a user calls it."""
+    args = draw(Case(((1, 2, 5, 8), (1, 3, 3, 4))))
+    leaves = [t.requires_grad_() for kind in args[:5] for t in kind]
+    with lmwp_ops.use_backend("triton"):
+        assert lmwp_ops.explain("depthwise_scales", *args[:2]).backend == "triton"
+        assert "triton" not in sys.modules
+        ys = call(args)
+        assert "triton" in sys.modules
+        got = torch.autograd.grad(sum(y.sum() for y in ys), leaves)
+    assert_as_exact_as_eager(ys, args)
+    expected = torch.autograd.grad(sum(y.sum() for y in eager(args)), leaves)
+    for g, e in zip(got, expected, strict=True):
+        torch.testing.assert_close(g, e)
+    reason = "computes in float32; xs is float64"
+    with lmwp_ops.use_backend("triton"), pytest.raises(lmwp_ops.BackendError, match=reason):
+        call(double(args))
+
+
 def options() -> None:
     """What no layout or size decides: gradients wanted, dtypes of parameters, many steps."""
+    from lmwp_ops.ops.depthwise_scales import triton_launch
+
     case = Case(((1, 1, 3, 5),))
     for wanted in ((1, 0, 0, 0, 0), (0, 1, 0, 0, 0), (0, 0, 1, 0, 1), (0, 0, 0, 1, 0), (0,) * 5):
         check_gradients(case, [bool(flag) for flag in wanted])

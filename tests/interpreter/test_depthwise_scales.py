@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(
 OP = "depthwise_scales"
 
 
-@pytest.mark.parametrize("checks", ["forward", "gradients", "options"])
+@pytest.mark.parametrize("checks", ["forward", "gradients", "options", "public"])
 def test_matches_float64(checks: str) -> None:
     done = run_interpreted(OP, checks)
     assert done.returncode == 0, done.stdout[-300:] + done.stderr[-3000:]

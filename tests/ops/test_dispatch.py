@@ -1,6 +1,7 @@
 """Choice of a backend: order, refusals, forcing, and what explain says of it."""
 
 import contextlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import lmwp_ops
-from lmwp_ops import _dispatch
+from lmwp_ops import _dispatch, _triton
 from lmwp_ops._dispatch import Candidate
 
 
@@ -131,6 +132,46 @@ def test_forced_compiled_backend_refuses_float64() -> None:
         pytest.raises(lmwp_ops.BackendError, match="computes in float32; xs is float64"),
     ):
         lmwp_ops.depthwise_scales([x], [w])
+
+
+def test_triton_is_not_imported_with_the_package() -> None:
+    code = "import sys, lmwp_ops; assert not any(m.split('.')[0] == 'triton' for m in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("installed", "cuda", "interpret", "reason"),
+    [
+        (False, "13.0", "0", "triton is not installed"),
+        (True, None, "0", "built without CUDA"),
+        (True, None, "1", None),
+        (True, "13.0", "0", None),
+    ],
+)
+def test_triton_says_why_it_cannot_run(
+    monkeypatch: pytest.MonkeyPatch, installed: bool, cuda: str | None, interpret: str, reason: str
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if installed else None)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setenv("TRITON_INTERPRET", interpret)
+    found = _triton.why_not()
+    assert (reason is None and found is None) or reason in found
+
+
+def test_triton_refuses_the_cpu_and_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    assert _triton.refuse([torch.ones(1)]) == "it runs on cuda; xs is on cpu"
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert _triton.refuse([torch.ones(1)]) is None
+    assert "float64" in _triton.refuse([torch.ones(1).double()])
+
+
+def test_backward_ops_are_explained_by_their_arguments() -> None:
+    x, w = torch.ones(1, 3, 5, 5), torch.ones(3, 1, 3, 3)
+    args = ([x], [x], [w], [], [], [], 1, 1, [True, True, False, False, False])
+    explanation = lmwp_ops.explain("depthwise_scales_backward", *args)
+    assert explanation.backend != "triton"
+    assert "triton" in explanation.refusals
 
 
 def test_environment_forces_a_backend() -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lmwp_ops import _triton
 from lmwp_ops._layout import empty_like_layout, is_channels_last, with_layout_of
+from lmwp_ops.ops._arguments import argument_error
 from lmwp_ops.ops.depthwise_scales import triton_kernels as kernels
 from lmwp_ops.ops.depthwise_scales.checks import output_shape
 
@@ -154,7 +155,7 @@ def backward(
     alike = [_alike(kind) for kind in (weights, scale, shift, slope)]
     grad_xs = [empty_like_layout(x, x.shape) for x in xs] if wanted[0] else []
     sums = [
-        [torch.zeros_like(p) for p in kind] if want else []
+        [_sum_like(p, x) for p, x in zip(kind, xs, strict=True)] if kind and want else []
         for kind, want in zip(alike, wanted[1:], strict=True)
     ]
     for group in _groups(xs):
@@ -267,6 +268,11 @@ def _launch(
     )
 
 
+def _sum_like(parameter: Tensor, x: Tensor) -> Tensor:
+    """Room for a gradient, which stays zero where there is nothing to add up."""
+    return parameter.new_empty(parameter.shape) if len(x) else parameter.new_zeros(parameter.shape)
+
+
 def _at(kind: Tensors, b: int) -> Tensor | None:
     return kind[b] if kind else None
 
@@ -329,6 +335,10 @@ def _plan(
         lanes = (vector, 1) if interleaved else (1, vector)
         groups = _ceil_div(height, apart) * (step or dilation)
         blocks = _ceil_div(images * groups * (width // lanes[1]), pixels)
+        if blocks * pixels > _INT32_MAX:
+            raise argument_error(
+                "depthwise_scales", "xs", "fewer pixels of one channel", list(source.shape)
+            )
         channel_blocks = _ceil_div(result.shape[1], channels)
         steps = _ceil_div(blocks * channel_blocks, _SUM_PROGRAMS) if sums else 1
         blocks = _ceil_div(blocks, steps)
