@@ -12,8 +12,8 @@ from build_tools.cuda import DEFAULT_ARCHS, Toolkit, candidate_roots, find_toolk
 from build_tools.errors import UnavailableError
 
 HERE = Path(__file__).parent
-SOURCE = HERE / "depthwise_scales.cu"
-INSTANTIATIONS = SOURCE.read_text().count("\nINSTANTIATE(")
+# Kernels that a source holds.
+SOURCES = {"depthwise_scales.cu": 7, "depthwise_scales_bwd.cu": 24}
 MAX_REGISTERS = 128  # four blocks of 128 threads on a multiprocessor
 
 _KERNEL = re.compile(
@@ -48,8 +48,9 @@ def parse_usage(text: str) -> list[Usage]:
     ]
 
 
-def compile_source(toolkit: Toolkit, *flags: str) -> str:
-    command = [toolkit.nvcc, "-O3", "-std=c++20", f"-I{HERE.parents[1] / 'csrc'}", *flags, SOURCE]
+def compile_source(toolkit: Toolkit, source: str, *flags: str) -> str:
+    includes = f"-I{HERE.parents[1] / 'csrc'}"
+    command = [toolkit.nvcc, "-O3", "-std=c++20", includes, *flags, HERE / source]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return result.stderr
@@ -63,27 +64,32 @@ def toolkit() -> Toolkit:
         pytest.skip(str(error))
 
 
+@pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("arch", DEFAULT_ARCHS)
-def test_kernels_do_not_spill(toolkit, arch, record_property, tmp_path):
+def test_kernels_do_not_spill(toolkit, arch, source, record_property, tmp_path):
     if arch not in known_archs(toolkit):
         pytest.skip(f"this nvcc does not know {arch}")
     target = f"-arch=sm_{arch.replace('.', '')}"
-    report = compile_source(toolkit, "-cubin", target, "-Xptxas=-v", f"-o={tmp_path / 'cubin'}")
+    flags = ("-cubin", target, "-Xptxas=-v", f"-o={tmp_path / 'cubin'}")
+    report = compile_source(toolkit, source, *flags)
     usages = parse_usage(report)
     for usage in usages:
         print(f"{usage.arch} {usage.types}: {usage.registers} registers")
         record_property(f"registers {usage.arch} {usage.types}", usage.registers)
-    assert len(usages) == INSTANTIATIONS
+    assert len(usages) == SOURCES[source]
     assert all(usage.stack == usage.spilled == 0 for usage in usages), usages
     assert max(usage.registers for usage in usages) <= MAX_REGISTERS, usages
 
 
-def test_tiles_move_in_16_byte_accesses(toolkit, tmp_path):
+@pytest.mark.parametrize("source", SOURCES)
+def test_tiles_move_in_16_byte_accesses(toolkit, source, tmp_path):
     output = tmp_path / "kernel.ptx"
-    compile_source(toolkit, "-ptx", "-arch=sm_80", f"-o={output}")
+    compile_source(toolkit, source, "-ptx", "-arch=sm_80", f"-o={output}")
     kernels = output.read_text().split(".visible .entry")[1:]
-    assert len(kernels) == INSTANTIATIONS
+    assert len(kernels) == SOURCES[source]
     for kernel in kernels:
+        if "bwd_sum_kernel" in kernel.split("(")[0]:
+            continue  # it adds up partial sums of single channels
         for access in (r"cp\.async\.cg\.shared", r"ld\.shared\.v4", r"st\.global\.wb\.v4"):
             assert re.search(access, kernel), f"no {access} in {kernel.split('(')[0]}"
 
