@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmwp_ops import _dispatch, _loader
+from lmwp_ops import _dispatch, _loader, _triton
 from lmwp_ops._layout import empty_like_layout
 from lmwp_ops._library import LIBRARY
 
 _DEVICES = ("cpu", "cuda")
+_LIBRARY_OF = {"cpp": ("_C", "cpu"), "cuda": ("_C_cuda", "cuda")}
 
 
 def invoke(op: str, check: Callable[..., None], args: tuple[Any, ...]) -> list[Tensor]:
@@ -43,38 +44,37 @@ def register(
     fake: Callable[..., list[Tensor]],
     reference: Callable[..., list[Tensor]],
     compiled: Sequence[str],
+    triton: Callable[..., list[Tensor]] | None = None,
     bind: Callable[..., tuple[Any, ...]],
 ) -> None:
     """Give the defined op its implementation, fake, autocast and backends.
 
     `check(*args)` raises for arguments that the op cannot compute; `compiled` are the backends
-    that a compiled library implements as `<op>_<backend>`, which is defined, too; `bind` turns the
-    arguments of the public function into those of the op.
+    that a compiled library implements as `<op>_<backend>`, which is defined, too; `triton`
+    launches Triton kernels and imports them when called; `bind` turns the arguments of the public
+    function into those of the op.
     """
-
-    def forward(*args: Any) -> list[Tensor]:
-        check(*args)
-        outputs: list[Tensor] = _dispatch.run(op, *args)
-        return outputs
-
-    LIBRARY.impl(op, forward, "CompositeExplicitAutograd")
+    _implement(op, check, fake, _candidates(op, reference, compiled, triton), bind)
     for device_type in _DEVICES:
         LIBRARY.impl(op, partial(_autocast, op, device_type), f"Autocast{device_type.upper()}")
-    for name in (op, *(f"{op}_{backend}" for backend in compiled)):
-        torch.library.register_fake(f"lmwp_ops::{name}", fake, lib=LIBRARY)
-    candidates = [_compiled_candidate(op, backend) for backend in compiled]
-    _dispatch.register(op, [*candidates, _dispatch.Candidate("reference", reference)], bind=bind)
 
 
 def register_gradient(
     op: str,
     *,
-    backward: Callable[..., Any],
+    check: Callable[..., None],
     fake: Callable[..., Any],
+    reference: Callable[..., Any],
+    compiled: Sequence[str] = (),
+    triton: Callable[..., Any] | None = None,
     setup_context: Callable[..., None],
     differentiate: Callable[..., Any],
 ) -> None:
-    """Give the op its gradient, through the defined `<op>_backward`, and that op no gradient."""
+    """Give the op its gradient, through the defined `<op>_backward`, and that op no gradient.
+
+    `<op>_backward` has checks, a fake and backends of its own, as `register` gives them.
+    """
+    name = f"{op}_backward"
 
     def refuse(ctx: Any, *grads: Any) -> None:
         raise NotImplementedError(
@@ -82,12 +82,11 @@ def register_gradient(
             "a gradient of its gradient was asked for (create_graph=True)"
         )
 
-    LIBRARY.impl(f"{op}_backward", backward, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"lmwp_ops::{op}_backward", fake, lib=LIBRARY)
+    _implement(name, check, fake, _candidates(name, reference, compiled, triton), _as_given)
     torch.library.register_autograd(
         f"lmwp_ops::{op}", differentiate, setup_context=setup_context, lib=LIBRARY
     )
-    torch.library.register_autograd(f"lmwp_ops::{op}_backward", refuse, lib=LIBRARY)
+    torch.library.register_autograd(f"lmwp_ops::{name}", refuse, lib=LIBRARY)
 
 
 def empty_gradients(
@@ -102,6 +101,46 @@ def empty_gradients(
     return grad_xs, *kinds
 
 
+def _implement(
+    op: str,
+    check: Callable[..., None],
+    fake: Callable[..., Any],
+    candidates: list[_dispatch.Candidate],
+    bind: Callable[..., tuple[Any, ...]],
+) -> None:
+    """Check, then run the backend that is chosen; the fake serves the compiled backends, too."""
+
+    def run(*args: Any) -> Any:
+        check(*args)
+        return _dispatch.run(op, *args)
+
+    LIBRARY.impl(op, run, "CompositeExplicitAutograd")
+    compiled = [c.backend for c in candidates if c.backend in _LIBRARY_OF]
+    for name in (op, *(f"{op}_{backend}" for backend in compiled)):
+        torch.library.register_fake(f"lmwp_ops::{name}", fake, lib=LIBRARY)
+    _dispatch.register(op, candidates, bind=bind)
+
+
+def _candidates(
+    op: str,
+    reference: Callable[..., Any],
+    compiled: Sequence[str],
+    triton: Callable[..., Any] | None,
+) -> list[_dispatch.Candidate]:
+    candidates = [_compiled_candidate(op, backend) for backend in compiled]
+    if triton is not None:
+        candidates.append(
+            _dispatch.Candidate(
+                "triton", triton, unavailable=_triton.why_not(), refuse=_triton.refuse
+            )
+        )
+    return [*candidates, _dispatch.Candidate("reference", reference)]
+
+
+def _as_given(*args: Any) -> tuple[Any, ...]:
+    return args
+
+
 def _autocast(op: str, device_type: str, *args: Any) -> list[Tensor]:
     dtype = torch.get_autocast_dtype(device_type)
     xs = [x.to(dtype) if x.is_floating_point() and x.dtype != torch.float64 else x for x in args[0]]
@@ -113,7 +152,7 @@ def _autocast(op: str, device_type: str, *args: Any) -> list[Tensor]:
 
 def _compiled_candidate(op: str, backend: str) -> _dispatch.Candidate:
     """The candidate that runs `<op>_cpp` or `<op>_cuda` of a compiled library."""
-    library, device_type = {"cpp": ("_C", "cpu"), "cuda": ("_C_cuda", "cuda")}[backend]
+    library, device_type = _LIBRARY_OF[backend]
     return _dispatch.Candidate(
         backend,
         getattr(torch.ops.lmwp_ops, f"{op}_{backend}").default,

@@ -33,6 +33,7 @@ LAYER_OF = {
         "_library": "base",
         "_loader": "base",
         "_registration": "base",
+        "_triton": "base",
     },
     "lmwp_models": {
         "": "top",

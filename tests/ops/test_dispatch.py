@@ -118,7 +118,7 @@ def test_explain_takes_the_public_function_and_its_arguments() -> None:
     explanation = lmwp_ops.explain(lmwp_ops.depthwise_scales, [x], [w], dilation=2)
     assert explanation.op == "depthwise_scales"
     assert explanation.backend == "reference"
-    assert set(explanation.refusals) == {"cuda", "cpp"}
+    assert set(explanation.refusals) == {"cuda", "triton", "cpp"}
 
 
 def test_forced_compiled_backend_refuses_float64() -> None:

@@ -20,7 +20,6 @@ from lmwp_ops.ops.depthwise_scales import reference
 from lmwp_ops.ops.depthwise_scales.checks import check, check_gradients, output_shape
 
 Tensors = list[Tensor]
-Gradients = tuple[Tensors, Tensors, Tensors, Tensors, Tensors]
 
 _ARGUMENTS = (
     "Tensor[] xs, Tensor[] weights, Tensor[] scale, Tensor[] shift, Tensor[] slope, "
@@ -93,7 +92,19 @@ def _bind(
     return list(xs), list(weights), scale, shift, list(slope or ()), stride, dilation
 
 
-def _backward(
+def _triton_forward(*args: Any) -> Tensors:
+    from lmwp_ops.ops.depthwise_scales import triton_launch
+
+    return triton_launch.forward(*args)
+
+
+def _triton_backward(*args: Any) -> tuple[Tensors, ...]:
+    from lmwp_ops.ops.depthwise_scales import triton_launch
+
+    return triton_launch.backward(*args)
+
+
+def _check_backward(
     grads: Tensors,
     xs: Tensors,
     weights: Tensors,
@@ -103,10 +114,9 @@ def _backward(
     stride: int,
     dilation: int,
     wanted: list[bool],
-) -> Gradients:
+) -> None:
     check(xs, weights, scale, shift, slope, stride, dilation)
     check_gradients(grads, xs, stride, wanted)
-    return reference.backward(grads, xs, weights, scale, shift, slope, stride, dilation, wanted)
 
 
 def _fake_forward(
@@ -122,19 +132,9 @@ def _fake_forward(
     return [empty_like_layout(x, output_shape(x, stride)) for x in xs]
 
 
-def _fake_backward(
-    grads: Tensors,
-    xs: Tensors,
-    weights: Tensors,
-    scale: Tensors,
-    shift: Tensors,
-    slope: Tensors,
-    stride: int,
-    dilation: int,
-    wanted: list[bool],
-) -> tuple[Tensors, ...]:
-    check(xs, weights, scale, shift, slope, stride, dilation)
-    check_gradients(grads, xs, stride, wanted)
+def _fake_backward(grads: Tensors, *args: Any) -> tuple[Tensors, ...]:
+    _check_backward(grads, *args)
+    xs, weights, scale, shift, slope, _, _, wanted = args
     return empty_gradients(xs, (weights, scale, shift, slope), wanted)
 
 
@@ -167,12 +167,15 @@ register(
     fake=_fake_forward,
     reference=reference.forward,
     compiled=("cuda", "cpp"),
+    triton=_triton_forward,
     bind=_bind,
 )
 register_gradient(
     "depthwise_scales",
-    backward=_backward,
+    check=_check_backward,
     fake=_fake_backward,
+    reference=reference.backward,
+    triton=_triton_backward,
     setup_context=_setup_context,
     differentiate=_differentiate,
 )

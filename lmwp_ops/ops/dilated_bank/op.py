@@ -105,11 +105,10 @@ def _bind(
     return list(xs), flat, scale, shift, list(slope or ()), flat_rates, counts
 
 
-def _backward(grads: Tensors, *args: Any) -> reference.Kinds:
+def _check_backward(grads: Tensors, *args: Any) -> None:
     op_args = args[:-1]
     check(*op_args)
     check_gradients(grads, op_args[0], op_args[1], op_args[-1])
-    return reference.backward(grads, *args)
 
 
 def _fake_forward(*args: Any) -> Tensors:
@@ -121,10 +120,8 @@ def _fake_forward(*args: Any) -> Tensors:
 
 
 def _fake_backward(grads: Tensors, *args: Any) -> tuple[Tensors, ...]:
-    *op_args, wanted = args
-    check(*op_args)
-    xs, weights, scale, shift, slope, _, counts = op_args
-    check_gradients(grads, xs, weights, counts)
+    _check_backward(grads, *args)
+    xs, weights, scale, shift, slope, _, _, wanted = args
     return empty_gradients(xs, (weights, scale, shift, slope), wanted)
 
 
@@ -157,8 +154,9 @@ register(
 )
 register_gradient(
     OP,
-    backward=_backward,
+    check=_check_backward,
     fake=_fake_backward,
+    reference=reference.backward,
     setup_context=_setup_context,
     differentiate=_differentiate,
 )

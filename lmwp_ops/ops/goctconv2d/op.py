@@ -123,12 +123,11 @@ def _bind(
     return list(xs), weight, scale, shift, list(slope or ()), list(inputs), list(outputs), *options
 
 
-def _backward(grads: Tensors, *args: Any) -> reference.Kinds:
+def _check_backward(grads: Tensors, *args: Any) -> None:
     op_args = args[:-1]
     check(*op_args)
     xs, _, _, _, _, in_channels, out_channels, entry_pool, _, _ = op_args
     check_gradients(grads, xs, in_channels, out_channels, entry_pool)
-    return reference.backward(grads, *args)
 
 
 def _fake_forward(*args: Any) -> Tensors:
@@ -139,10 +138,8 @@ def _fake_forward(*args: Any) -> Tensors:
 
 
 def _fake_backward(grads: Tensors, *args: Any) -> tuple[Tensors, ...]:
-    *op_args, wanted = args
-    check(*op_args)
-    xs, weight, scale, shift, slope, in_channels, out_channels, entry_pool, _, _ = op_args
-    check_gradients(grads, xs, in_channels, out_channels, entry_pool)
+    _check_backward(grads, *args)
+    xs, weight, scale, shift, slope, *_, wanted = args
     return empty_gradients(xs, ([weight], scale, shift, slope), wanted)
 
 
@@ -177,8 +174,9 @@ register(
 )
 register_gradient(
     OP,
-    backward=_backward,
+    check=_check_backward,
     fake=_fake_backward,
+    reference=reference.backward,
     setup_context=_setup_context,
     differentiate=_differentiate,
 )

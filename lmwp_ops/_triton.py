@@ -1,0 +1,40 @@
+"""Whether Triton can run here. It is imported by the first kernel that runs, not before."""
+
+import importlib.util
+import os
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def interprets() -> bool:
+    """Whether kernels run in Triton's interpreter, which takes tensors on the CPU."""
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "y", "yes")
+
+
+def why_not() -> str | None:
+    """Why no Triton kernel can run, or None."""
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    if torch.version.cuda is None and not interprets():
+        return f"torch {torch.__version__} is built without CUDA"
+    return None
+
+
+def refuse(xs: list[Tensor], *_: object) -> str | None:
+    """Why a Triton kernel cannot take these features, or None."""
+    if xs[0].device.type != "cuda" and not interprets():
+        return f"it runs on cuda; xs is on {xs[0].device.type}"
+    if xs[0].dtype == torch.float64:
+        return "it computes in float32; xs is float64"
+    return None
+
+
+def launch(kernel: Any, programs: int, device: torch.device, *args: Any, **constants: Any) -> None:
+    """Run a kernel on the current stream of `device`; without programs there is nothing to run."""
+    if not programs:
+        return
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        kernel[(programs,)](*args, **constants, enable_fp_fusion=True)
