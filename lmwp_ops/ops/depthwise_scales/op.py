@@ -26,14 +26,15 @@ _ARGUMENTS = (
     "int stride, int dilation"
 )
 define("depthwise_scales", f"({_ARGUMENTS}) -> Tensor[]")
-define(
-    "depthwise_scales_backward",
+_BACKWARD = (
     f"(Tensor[] grads, {_ARGUMENTS}, bool[5] wanted) "
-    "-> (Tensor[], Tensor[], Tensor[], Tensor[], Tensor[])",
+    "-> (Tensor[], Tensor[], Tensor[], Tensor[], Tensor[])"
 )
+define("depthwise_scales_backward", _BACKWARD)
 # Implemented by the compiled libraries: the CPU one in _C, the CUDA one in _C_cuda.
 define("depthwise_scales_cpp", f"({_ARGUMENTS}) -> Tensor[]")
 define("depthwise_scales_cuda", f"({_ARGUMENTS}) -> Tensor[]")
+define("depthwise_scales_backward_cuda", _BACKWARD)
 
 
 def depthwise_scales(
@@ -175,6 +176,7 @@ register_gradient(
     check=_check_backward,
     fake=_fake_backward,
     reference=reference.backward,
+    compiled=("cuda",),
     triton=_triton_backward,
     setup_context=_setup_context,
     differentiate=_differentiate,
