@@ -34,6 +34,24 @@ union Lanes {
   __host__ __device__ Lanes() : bits() {}
 };
 
+// A map [N, C, H, W] of any strides, in elements.
+template <typename Data>
+struct Map {
+  Data* data = nullptr;
+  int64_t stride[4] = {};
+};
+using InMap = Map<const void>;
+using OutMap = Map<void>;
+
+template <typename T>
+__device__ __forceinline__ const T* plane_of(const InMap& map, int64_t image, int64_t channel) {
+  return static_cast<const T*>(map.data) + image * map.stride[0] + channel * map.stride[1];
+}
+template <typename T>
+__device__ __forceinline__ T* plane_of(const OutMap& map, int64_t image, int64_t channel) {
+  return static_cast<T*>(map.data) + image * map.stride[0] + channel * map.stride[1];
+}
+
 // A parameter tensor, float32 or the dtype of x; data is null where it is absent.
 struct Param {
   const void* data = nullptr;
@@ -45,6 +63,21 @@ __device__ __forceinline__ float load_param(Param param, int64_t i, float absent
   if (param.data == nullptr) return absent;
   return param.is_float32 ? static_cast<const float*>(param.data)[i]
                           : to_float(static_cast<const T*>(param.data)[i]);
+}
+
+// The gradient of a parameter, with its dtype; data is null where it is not wanted.
+struct OutParam {
+  void* data = nullptr;
+  bool is_float32 = true;
+};
+
+template <typename T>
+__device__ __forceinline__ void store_param(const OutParam& param, int64_t i, float value) {
+  if (param.is_float32) {
+    static_cast<float*>(param.data)[i] = value;
+  } else {
+    static_cast<T*>(param.data)[i] = from_float<T>(value);
+  }
 }
 
 }  // namespace lmwp::cuda

@@ -5,7 +5,7 @@ namespace lmwp::cuda {
 
 #define INSTANTIATE(T, K, S)                                     \
   template __global__ void depthwise_scales_fwd_kernel<T, K, S>( \
-      __grid_constant__ const DepthwiseTasks)
+      __grid_constant__ const Tasks<DepthwiseTask>)
 
 INSTANTIATE(float, 3, 1);
 INSTANTIATE(float, 7, 1);

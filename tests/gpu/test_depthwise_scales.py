@@ -1,5 +1,7 @@
 """depthwise_scales on a GPU: right in every layout, in graphs, on streams and beyond 2^31."""
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
@@ -20,7 +22,9 @@ from ..ops.depthwise_scales.cases import (
     eager,
     grid,
 )
+from ..ops.exactness import assert_as_exact
 
+BACKWARD = "depthwise_scales_backward"
 BACKENDS = [name for name in _dispatch.registered()["depthwise_scales"] if name != "cpp"]
 CYCLES = 200_000_000  # about a tenth of a second
 
@@ -101,6 +105,68 @@ def test_results_repeat_bit_for_bit(backend: str, draw_there) -> None:
         alone = call(([x[1:2] for x in args[0]], *args[1:]))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     assert all(torch.equal(a[1:2], b) for a, b in zip(first, alone, strict=False))
+
+
+@pytest.fixture(params=[name for name in _dispatch.registered()[BACKWARD] if name != "cpp"])
+def backward_backend(request: pytest.FixtureRequest, device: torch.device) -> str:
+    name: str = request.param
+    if reason := _dispatch.registered()[BACKWARD][name]:
+        pytest.skip(reason)
+    return name
+
+
+def backward(args: Args, wanted: tuple[bool, ...] = (True,) * 5) -> list[list[Tensor]]:
+    """The gradients of every kind for fixed gradients of the outputs."""
+    generator = torch.Generator().manual_seed(1)
+    shapes = [y.shape for y in eager(args)]
+    # Rounded so that every dtype holds the same values.
+    drawn = [torch.randn(shape, generator=generator).bfloat16() for shape in shapes]
+    grads = [grad.to(args[0][0]) for grad in drawn]
+    return list(torch.ops.lmwp_ops.depthwise_scales_backward.default(grads, *args, list(wanted)))
+
+
+@pytest.mark.parametrize("case", grid(), ids=str)
+def test_every_gradient(backward_backend: str, draw_there, case: Case) -> None:
+    args = draw_there(case)
+    wanted = (True, True, *[case.epilogue] * 3)
+    truth = backward(double(args), wanted)
+    with lmwp_ops.use_backend("reference"):
+        plain = backward(args, wanted)
+    with lmwp_ops.use_backend(backward_backend):
+        got = backward(args, wanted)
+    for g, p, t in zip(got, plain, truth, strict=True):
+        assert_as_exact(g, p, t, roundings=16)
+        assert [a.stride() for a in g] == [b.stride() for b in p]
+
+
+@pytest.mark.parametrize("mask", list(itertools.product([False, True], repeat=5)), ids=str)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_every_mask_of_wanted_kinds(
+    backward_backend: str, draw_there, mask: tuple[bool, ...], stride: int
+) -> None:
+    args = draw_there(Case(((2, 3, 40, 64), (1, 2, 9, 7)), stride=stride))
+    with lmwp_ops.use_backend(backward_backend):
+        everything, some = backward(args), backward(args, mask)
+    for all_of_kind, kind, want in zip(everything, some, mask, strict=True):
+        assert len(kind) == (2 if want else 0)
+        for a, b in zip(all_of_kind, kind, strict=False):
+            torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("layout", ["nchw", "channels_last"])
+def test_gradients_repeat_bit_for_bit(backward_backend: str, draw_there, layout: str) -> None:
+    args = draw_there(Case(((8, 33, 112, 112), (8, 20, 28, 29)), layout=layout))
+    with lmwp_ops.use_backend(backward_backend):
+        first, second = ([g for kind in backward(args) for g in kind] for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_gradients_of_an_empty_batch_are_zero(backward_backend: str, draw_there) -> None:
+    args = draw_there(Case(((0, 3, 5, 4),)))
+    with lmwp_ops.use_backend(backward_backend):
+        (grad_x,), *parameters = backward(args)
+    assert grad_x.shape == (0, 3, 5, 4)
+    assert not any(g.any() for kind in parameters for g in kind)
 
 
 def test_empty_batch(backend: str, draw_there) -> None:

@@ -23,8 +23,12 @@ for stride in (1, 2):
             affine = [(torch.rand(x.shape[1], device="cuda"),) * 2 for x in xs]
             slope = [torch.rand(x.shape[1], device="cuda") for x in xs]
             with lmwp_ops.use_backend("cuda"):
-                lmwp_ops.depthwise_scales(
+                parameters = [*weights, *slope, *(t for pair in affine for t in pair)]
+                for t in (*xs, *parameters):
+                    t.requires_grad_()
+                ys = lmwp_ops.depthwise_scales(
                     xs, weights, stride=stride, affine=affine, slope=slope)
+                sum(y.sum() for y in ys).backward()
             for kernel, pool in ((1, False), (3, True)):
                 xs = [torch.randn(2, c, 54 >> b, 70 >> b, device="cuda", dtype=dtype)
                       for b, c in enumerate((10, 7))]

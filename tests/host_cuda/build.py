@@ -1,13 +1,16 @@
 """g++ builds of the CUDA sources over the host emulation in include/."""
 
+import os
 import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-CSRC = HERE.parents[1] / "csrc"
+ROOT = HERE.parents[1]
+CSRC = ROOT / "csrc"
 
 PLAIN = ("-O1", "-fPIC", "-shared")
 ADDRESS = (
@@ -61,6 +64,18 @@ def planted(folder: Path, file: str, faults: Mapping[str, str]) -> Path:
         text = text.replace(sound, faulty)
     path.write_text(text)
     return folder
+
+
+def run_cases(
+    script: str, library: Path, dtype: str, *kernels: int, sanitized: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """All cases of `script`, a module of this folder, in a process of their own, which a sanitizer
+    or a fault may end."""
+    environment = {**os.environ, **(sanitizer_environment() if sanitized else {})}
+    command = [sys.executable, "-m", f"tests.host_cuda.{script}", str(library), dtype]
+    return subprocess.run(
+        [*command, *map(str, kernels)], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
 
 
 def sanitizer_environment() -> dict[str, str]:

@@ -1,15 +1,15 @@
 """Shapes that reach every branch of the depthwise kernel, and their float64 reference.
 
 Also a program, because a library under AddressSanitizer needs a process of its own:
-`python cases.py LIBRARY DTYPE KERNEL...` runs all cases of these kernel sizes and stops with
-status 1 at the first wrong result.
+`python -m tests.host_cuda.cases LIBRARY DTYPE KERNEL...` runs all cases of these kernel sizes and
+stops with status 1 at the first wrong result.
 """
 
 import ctypes
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,12 +101,22 @@ class Parameter(ctypes.Structure):
     _fields_ = (("data", ctypes.c_void_p), ("is_float32", ctypes.c_bool))
 
 
+class Map(ctypes.Structure):
+    """A `Map` of the kernel."""
+
+    _fields_ = (("data", ctypes.c_void_p), ("stride", ctypes.c_int64 * 4))
+
+    @classmethod
+    def of(cls, array: Array) -> Self:
+        strides = [stride // array.itemsize for stride in array.strides]
+        return cls(array.ctypes.data, (ctypes.c_int64 * 4)(*strides))
+
+
 class Branch(ctypes.Structure):
     """A `DepthwiseBranch` of the kernel."""
 
     _fields_ = (
-        *(("x", ctypes.c_void_p), ("y", ctypes.c_void_p)),
-        *(("x_stride", ctypes.c_int64 * 4), ("y_stride", ctypes.c_int64 * 4)),
+        *(("x", Map), ("y", Map)),
         *((name, Parameter) for name in ("weight", "scale", "shift", "slope")),
         *((name, ctypes.c_int64) for name in ("batch", "channels", "height", "width")),
     )
@@ -153,9 +163,7 @@ class Feature:
         known = {name: decode(values, parameter_dtype) for name, values in bits.items()}
         self.expected, self.tolerance = self._reference(case, decode(x, dtype), known)
 
-        self.branch = Branch(x.ctypes.data, self._y.ctypes.data)
-        self.branch.x_stride[:] = [stride // x.itemsize for stride in x.strides]
-        self.branch.y_stride[:] = [stride // x.itemsize for stride in self._y.strides]
+        self.branch = Branch(Map.of(x), Map.of(self._y))
         for name, values in bits.items():
             setattr(self.branch, name, Parameter(values.ctypes.data, parameter_dtype == "float32"))
         self.branch.batch, self.branch.channels = n, channels

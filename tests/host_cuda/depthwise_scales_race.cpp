@@ -6,6 +6,8 @@ using lmwp::cuda::Param;
 
 namespace {
 
+using Sizes = std::integer_sequence<int, 3>;
+
 template <typename T>
 struct Feature {
   int64_t channels, height, width;
@@ -14,10 +16,8 @@ struct Feature {
 
   DepthwiseBranch branch(Param parameter) {
     const int64_t plane = height * width;
-    return {{x.data(),
-             y.data(),
-             {channels * plane, plane, width, 1},
-             {channels * plane, plane, width, 1},
+    return {{{x.data(), {channels * plane, plane, width, 1}},
+             {y.data(), {channels * plane, plane, width, 1}},
              parameter,
              parameter,
              parameter,
@@ -38,7 +38,8 @@ bool runs(int stride, int64_t width) {
   const DepthwiseBranch branches[] = {tiled.branch(parameter), direct.branch(parameter)};
   for (const int order : {0, 1, 2}) {
     host_cuda::machine.order = static_cast<host_cuda::Order>(order);
-    if (lmwp::cuda::launch_depthwise_scales<T, 3>(branches, 2, stride, 1, nullptr)) return false;
+    if (lmwp::cuda::depthwise_scales_fwd<T, Sizes>(branches, 2, 3, stride, 1, nullptr))
+      return false;
   }
   return true;
 }

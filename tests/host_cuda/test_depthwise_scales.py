@@ -1,8 +1,6 @@
 """The CUDA kernel of depthwise_scales, executed on the host and held against float64."""
 
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,35 +13,28 @@ pytestmark = pytest.mark.skipif(build.why_not() is not None, reason=str(build.wh
 
 KERNELS = (1, 3, 5, 7)
 SOURCE = "depthwise_scales_host.cpp"
-KERNEL_FILE, PLAN_FILE = "depthwise_scales_fwd.cuh", "depthwise_scales_plan.cuh"
+CONV_FILE, PLAN_FILE = "depthwise_scales_conv.cuh", "depthwise_scales_plan.cuh"
+KERNEL_FILE = "depthwise_scales_fwd.cuh"
 
 # Name: (file, sound text, faulty text).
-READ_BELOW_TILE = (KERNEL_FILE, "y >= 0 && y < task.height && column >= 0", "y >= 0 && column >= 0")
-READ_BELOW_MAP = (KERNEL_FILE, "row >= 0 && row < task.height && ", "row >= 0 && ")
-READ_RIGHT_OF_MAP = (KERNEL_FILE, "column >= 0 && column < task.width;", "column >= 0;")
-WRITE_BELOW_MAP = (KERNEL_FILE, "if (row < task.out_height)", "if (true)")
-SHORT_TILE = (PLAN_FILE, "* kRows<S> - 1) + K;", "* kRows<S> - 1) + K - 1;")
+IN_COLUMNS = "column >= 0 && column < "
+READ_BELOW_TILE = (CONV_FILE, f"y < height && {IN_COLUMNS}row", f"height && {IN_COLUMNS}row")
+READ_BELOW_MAP = (CONV_FILE, f"y < height && {IN_COLUMNS}width", f"height && {IN_COLUMNS}width")
+READ_RIGHT_OF_MAP = (CONV_FILE, "column < width;", "width;")
+WRITE_BELOW_MAP = (CONV_FILE, "if (row < task.out_height)", "if (true)")
+SHORT_TILE = (PLAN_FILE, "* R - 1) + K;", "* R - 1) + K - 1;")
 SHORT_ARRAY = (KERNEL_FILE, "weight, [K * K]", "weight, [K * K - 1]")
-MISALIGNED = (PLAN_FILE, "(data) % sizeof(uint4) == 0", "(data) % sizeof(T) == 0")
-NO_BARRIER = (KERNEL_FILE, "  __syncthreads();\n", "")
-NO_WAIT = (KERNEL_FILE, "  kl_copy_wait();\n", "")
-EARLY_RETURN = (KERNEL_FILE, "  kl_copy_wait();\n", "  kl_copy_wait();\n  if (thread) return;\n")
-TILES_OVERLAP = (KERNEL_FILE, "tile_y * task.tile_groups;", "tile_y * (task.tile_groups - 1);")
-
-
-def run_apart(
-    library: Path, dtype: str, *kernels: int, sanitized: bool = False
-) -> subprocess.CompletedProcess[str]:
-    """All cases in a process of its own, which a sanitizer or a fault may end."""
-    environment = {**os.environ, **(build.sanitizer_environment() if sanitized else {})}
-    command = [sys.executable, str(build.HERE / "cases.py"), str(library), dtype]
-    return subprocess.run(
-        command + [str(k) for k in kernels], env=environment, capture_output=True, text=True
-    )
+MISALIGNED = (PLAN_FILE, "(map.data) % sizeof(uint4) == 0", "(map.data) % sizeof(T) == 0")
+NO_BARRIER = (CONV_FILE, "  __syncthreads();\n", "")
+NO_WAIT = (CONV_FILE, "  kl_copy_wait();\n", "")
+EARLY_RETURN = (CONV_FILE, "  kl_copy_wait();\n", "  kl_copy_wait();\n  if (thread) return;\n")
+TILES_OVERLAP = (CONV_FILE, "tiles_x * tiling.groups,", "tiles_x * (tiling.groups - 1),")
 
 
 def build_for(dtype: str, flags: tuple[str, ...], output: Path) -> Path:
-    return build.compile_host(SOURCE, output, flags, defines=[f"ELEMENT={C_TYPES[dtype]}"])
+    return build.compile_host(
+        SOURCE, output, flags, defines=[f"ELEMENT={C_TYPES[dtype]}", "KERNELS=1,3,5,7"]
+    )
 
 
 @pytest.fixture
@@ -53,7 +44,7 @@ def faulty(tmp_path: Path) -> Callable[..., Path]:
     def make(fault: tuple[str, str, str], flags: tuple[str, ...], source: str = SOURCE) -> Path:
         file, sound, wrong = fault
         csrc = build.planted(tmp_path / "csrc", file, {sound: wrong})
-        defines = ["ELEMENT=float", "ONLY_KERNEL=3"]
+        defines = ["ELEMENT=float", "KERNELS=3"]
         return build.compile_host(source, tmp_path / "faulty", flags, defines=defines, csrc=csrc)
 
     return make
@@ -84,7 +75,7 @@ def assert_both_paths(library: Library, dtype: str, stride: int) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_clean_under_address_and_undefined_sanitizers(dtype, tmp_path):
     library = build_for(dtype, build.ADDRESS, tmp_path / "address.so")
-    result = run_apart(library, dtype, *KERNELS, sanitized=True)
+    result = build.run_cases("cases", library, dtype, *KERNELS, sanitized=True)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
@@ -106,7 +97,7 @@ def test_clean_under_thread_sanitizer(tmp_path):
     ],
 )
 def test_address_sanitizer_sees(faulty, fault, complaint):
-    result = run_apart(faulty(fault, build.ADDRESS), "float32", 3, sanitized=True)
+    result = build.run_cases("cases", faulty(fault, build.ADDRESS), "float32", 3, sanitized=True)
     assert result.returncode != 0
     assert complaint in result.stderr
 
@@ -121,7 +112,7 @@ def test_address_sanitizer_sees(faulty, fault, complaint):
     ],
 )
 def test_comparison_sees(faulty, fault, complaint):
-    result = run_apart(faulty(fault, build.PLAIN), "float32", 3)
+    result = build.run_cases("cases", faulty(fault, build.PLAIN), "float32", 3)
     assert result.returncode == 1
     assert complaint in result.stdout
 

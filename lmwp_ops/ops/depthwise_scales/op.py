@@ -27,14 +27,15 @@ _ARGUMENTS = (
     "int stride, int dilation"
 )
 define("depthwise_scales", f"({_ARGUMENTS}) -> Tensor[]")
-define(
-    "depthwise_scales_backward",
+_BACKWARD = (
     f"(Tensor[] grads, {_ARGUMENTS}, bool[5] wanted) "
-    "-> (Tensor[], Tensor[], Tensor[], Tensor[], Tensor[])",
+    "-> (Tensor[], Tensor[], Tensor[], Tensor[], Tensor[])"
 )
+define("depthwise_scales_backward", _BACKWARD)
 # Implemented by the compiled libraries: the CPU one in _C, the CUDA one in _C_cuda.
 define("depthwise_scales_cpp", f"({_ARGUMENTS}) -> Tensor[]")
 define("depthwise_scales_cuda", f"({_ARGUMENTS}) -> Tensor[]")
+define("depthwise_scales_backward_cuda", _BACKWARD)
 # Gradients of the convolution without its epilogue, of xs and of weights where wanted; in _C.
 define(
     "depthwise_scales_conv_backward_cpp",
@@ -172,7 +173,10 @@ register_gradient(
     check=_check_backward,
     fake=_fake_backward,
     reference=reference.backward,
-    compiled={"cpp": compiled.backward},
+    compiled={
+        "cuda": torch.ops.lmwp_ops.depthwise_scales_backward_cuda.default,
+        "cpp": compiled.backward,
+    },
     triton=_triton_backward,
     setup_context=_setup_context,
     differentiate=_differentiate,
