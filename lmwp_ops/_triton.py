@@ -21,7 +21,10 @@ def why_not() -> str | None:
     """Why no Triton kernel can run, or None."""
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
-    found = importlib.metadata.version("triton")
+    try:
+        found = importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        return "the triton that is there has no version"
     if tuple(int(part) for part in found.split(".")[:2]) < _OLDEST:
         return f"it needs triton {'.'.join(map(str, _OLDEST))}; found {found}"
     if torch.version.cuda is None and not interprets():
