@@ -1,5 +1,6 @@
 """Whether Triton can run here. It is imported by the first kernel that runs, not before."""
 
+import importlib.metadata
 import importlib.util
 import os
 from contextlib import nullcontext
@@ -7,6 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+_OLDEST = (3, 9)  # older ones cannot choose between tuples of arguments that hold None
 
 
 def interprets() -> bool:
@@ -18,6 +21,12 @@ def why_not() -> str | None:
     """Why no Triton kernel can run, or None."""
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
+    try:
+        found = importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        return "the triton that is there has no version"
+    if tuple(int(part) for part in found.split(".")[:2]) < _OLDEST:
+        return f"it needs triton {'.'.join(map(str, _OLDEST))}; found {found}"
     if torch.version.cuda is None and not interprets():
         return f"torch {torch.__version__} is built without CUDA"
     return None

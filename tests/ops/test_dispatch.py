@@ -1,6 +1,7 @@
 """Choice of a backend: order, refusals, forcing, and what explain says of it."""
 
 import contextlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -140,18 +141,20 @@ def test_triton_is_not_imported_with_the_package() -> None:
 
 
 @pytest.mark.parametrize(
-    ("installed", "cuda", "interpret", "reason"),
+    ("version", "cuda", "interpret", "reason"),
     [
-        (False, "13.0", "0", "triton is not installed"),
-        (True, None, "0", "built without CUDA"),
-        (True, None, "1", None),
-        (True, "13.0", "0", None),
+        ("", "13.0", "0", "triton is not installed"),
+        ("3.6.0", "13.0", "0", "it needs triton 3.9; found 3.6.0"),
+        ("3.9.0", None, "0", "built without CUDA"),
+        ("3.9.0", None, "1", None),
+        ("3.10.1", "13.0", "0", None),
     ],
 )
 def test_triton_says_why_it_cannot_run(
-    monkeypatch: pytest.MonkeyPatch, installed: bool, cuda: str | None, interpret: str, reason: str
+    monkeypatch: pytest.MonkeyPatch, version: str, cuda: str | None, interpret: str, reason: str
 ) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if installed else None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if version else None)
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: version)
     monkeypatch.setattr(torch.version, "cuda", cuda)
     monkeypatch.setenv("TRITON_INTERPRET", interpret)
     found = _triton.why_not()

@@ -215,7 +215,7 @@ def _store(
         tl.store(plane + offset, values[i].to(plane.dtype.element_ty), mask=mask & (at < height))
 
 
-@triton.jit(do_not_specialize=["sizes"])
+@triton.jit
 def depthwise_scales_fwd_kernel(
     tensors,  # of each branch, see triton_launch.Forward
     sizes,  # of each branch, see triton_launch.Sizes
@@ -256,7 +256,7 @@ def depthwise_scales_fwd_kernel(
     )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=["sizes"])
+@triton.jit
 def depthwise_scales_bwd_input_kernel(
     tensors,  # of each branch, see triton_launch.BackwardInput
     sizes,  # of each branch, see triton_launch.Sizes
@@ -325,7 +325,7 @@ def _fold(x, INTERLEAVED: tl.constexpr):
     return x if INTERLEAVED else tl.sum(x, axis=1, keep_dims=True)
 
 
-@triton.jit(do_not_specialize=["sizes"])
+@triton.jit
 def depthwise_scales_bwd_weight_kernel(
     tensors,  # of each branch, see triton_launch.BackwardWeight
     sizes,  # of each branch, see triton_launch.Sizes
@@ -397,7 +397,7 @@ def depthwise_scales_bwd_weight_kernel(
             tl.store(to + i, tl.sum(totals[i], axis=0, keep_dims=True), mask=index < channels)
 
 
-@triton.jit(do_not_specialize=["sizes"])
+@triton.jit
 def depthwise_scales_bwd_sum_kernel(
     tensors,  # of each branch, see triton_launch.BackwardSum
     sizes,  # of each branch, see triton_launch.SumSizes
