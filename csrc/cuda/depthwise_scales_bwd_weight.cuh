@@ -57,19 +57,15 @@ inline constexpr int kGradRows = K > 3 ? 1 : kRows<S>;
 template <int S, int R>
 inline constexpr int kLiveRows = S * (R - 1) + 1;
 
-// A branch as the kernel reads it. A block serves `lanes`
-// neighbouring channels, one where a row is contiguous, and one
-// part of their pixels: `steps` sweeps of its threads over tiles,
-// or over columns of R rows. Its sums are
-// partials[part][channel][kSums].
+// A branch as the kernel reads it. A block serves `lanes` neighbouring channels, one where a row is
+// contiguous, and one part of their pixels: `steps` sweeps of its threads over tiles, or over
+// columns of R rows. Its sums are partials[part][channel][kSums].
 struct DepthwiseGradTask : DepthwiseGradTensors, BlockRange {
   int channels, height, width, out_height, out_width, dilation;
   bool tiled;
   Tiling tiling;
   int lanes;
-  int sweeps, steps,
-      parts;  // sweeps over all pixels of a channel, those of a
-              // block, and blocks
+  int sweeps, steps, parts;  // sweeps over all pixels of a channel, those of a block, and blocks
   int64_t batch;
   uint32_t plane_items;  // direct: columns of R rows in a plane
   float* partials;
@@ -93,9 +89,8 @@ __device__ __forceinline__ void add_epilogue_sums(float* sums, const float (&epi
   for (int n = 0; n < 3; ++n) sums[kThreads * (K * K + n)] += epilogue_sums[n];
 }
 
-// Adds dz of every output row i times the input in row m that each
-// tap reads for it. A row of taps stays in `live` until it has
-// seen all outputs, then goes to the thread's sums.
+// Adds dz of every output row i times the input in row m that each tap reads for it. A row of taps
+// stays in `live` until it has seen all outputs, then goes to the thread's sums.
 template <int K, int S, int R, int V, typename Column>
 __device__ __forceinline__ void correlate_row(float (&live)[kLiveRows<S, R>][K], float* sums,
                                               const float (&dz)[R][V], int m, Column column) {
@@ -177,8 +172,7 @@ __device__ __forceinline__ void sum_tiles(const DepthwiseGradTask& task, int64_t
   }
 }
 
-// Sweeps of columns of R rows: any strides, width, alignment and
-// dilation.
+// Sweeps of columns of R rows: any strides, width, alignment and dilation.
 template <typename T, int K, int S>
 __device__ __forceinline__ void sum_columns(const DepthwiseGradTask& task, int64_t channel,
                                             int part, const float* weight, float* sums) {
@@ -224,8 +218,8 @@ __device__ __forceinline__ void sum_columns(const DepthwiseGradTask& task, int64
   }
 }
 
-// Adds up the sums of all threads of a channel in a fixed order
-// and writes the part; a warp takes every kWarps-th of them.
+// Adds up the sums of all threads of a channel in a fixed order and writes the part; a warp takes
+// every kWarps-th of them.
 template <int K>
 __device__ __forceinline__ void write_part(const DepthwiseGradTask& task, int channel0, int part,
                                            const float* sums) {
@@ -245,8 +239,7 @@ __device__ __forceinline__ void write_part(const DepthwiseGradTask& task, int ch
   }
 }
 
-// dz, and the partial sums of the parameters' gradients; a block
-// serves one branch.
+// dz, and the partial sums of the parameters' gradients; a block serves one branch.
 template <typename T, int K, int S>
 __global__ void __launch_bounds__(kThreads, kMinBlocks)
     depthwise_scales_bwd_weight_kernel(__grid_constant__ const Tasks<DepthwiseGradTask> tasks) {
@@ -282,8 +275,7 @@ __global__ void __launch_bounds__(kThreads, kMinBlocks)
   write_part<K>(task, channel0, part, shared);
 }
 
-// The last sum: eight values a block, sixteen threads each, over
-// the parts of every channel.
+// The last sum: eight values a block, sixteen threads each, over the parts of every channel.
 inline constexpr int kSumValues = 8;
 inline constexpr int kSumSlices = kThreads / kSumValues;
 
@@ -322,8 +314,7 @@ __global__ void __launch_bounds__(kThreads)
   store_param<T>(grad, value < task.taps ? channel * task.taps + value : channel, sum);
 }
 
-// Everything of a task but the division into parts. False: beyond
-// the index range.
+// Everything of a task but the division into parts. False: beyond the index range.
 template <typename T, int K, int S>
 bool plan_sweeps(const DepthwiseGradBranch& branch, int64_t dilation, DepthwiseGradTask& task) {
   constexpr int R = kGradRows<K, S>;
@@ -417,8 +408,7 @@ cudaError_t launch_depthwise_scales_bwd_weight(const std::vector<DepthwiseGradBr
   return launch_branches(depthwise_scales_bwd_sum_kernel<T>, last, stream);
 }
 
-// Floats of scratch memory that depthwise_scales_bwd_weight needs;
-// -1 where it would fail.
+// Floats of scratch memory that depthwise_scales_bwd_weight needs; -1 where it would fail.
 template <typename T, typename Sizes = KernelSizes>
 int64_t depthwise_scales_bwd_weight_scratch(const std::vector<DepthwiseGradBranch>& branches,
                                             int kernel, int stride, int64_t dilation) {
@@ -433,9 +423,8 @@ int64_t depthwise_scales_bwd_weight_scratch(const std::vector<DepthwiseGradBranc
   return floats;
 }
 
-// dz and the gradients of the parameters that are wanted, all
-// branches in one launch, then the last sums in another, for every
-// kMaxBranches of them. Limits and errors are those of
+// dz and the gradients of the parameters that are wanted, all branches in one launch, then the last
+// sums in another, for every kMaxBranches of them. Limits and errors are those of
 // depthwise_scales_fwd.
 template <typename T, typename Sizes = KernelSizes>
 cudaError_t depthwise_scales_bwd_weight(const std::vector<DepthwiseGradBranch>& branches,

@@ -56,7 +56,7 @@ def cases(kernel: int) -> list[BackwardCase]:
             shape = ((1, 35, 5, 6),)
             found.append(BackwardCase(shape, kernel, stride, layout=layout))
         # More sweeps than parts: through tiles, and through columns.
-        found.append(BackwardCase(((550, 1, 16 * stride, 64 * stride),), kernel, stride))
+        found.append(BackwardCase(((550, 1, 16, 128 * stride),), kernel, stride))
         found.append(BackwardCase(((3000, 1, 16 * stride, 7 * stride),), kernel, stride))
     return found
 
