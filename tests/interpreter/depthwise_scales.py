@@ -67,8 +67,8 @@ def check_gradients(case: Case, wanted: list[bool] | None = None) -> None:
     plain = reference.backward(grads, *args, wanted)
     truth = reference.backward([g.double() for g in grads], *double(args), wanted)
     for kinds in zip(got, plain, truth, strict=True):
-        # The gradient of z is rounded on its way to that of x.
-        assert_as_exact(*kinds, roundings=2)
+        # The gradient of z is rounded on its way to that of x, and float32 sums have many terms.
+        assert_as_exact(*kinds, roundings=16 if case.dtype == torch.float32 else 2)
         assert [g.stride() for g in kinds[0]] == [p.stride() for p in kinds[1]]
 
 

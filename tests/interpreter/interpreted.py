@@ -13,6 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
+
 TESTS = Path(__file__).parents[1]
 
 
@@ -46,7 +48,9 @@ def main(checks: str, function: str, *fault: str) -> None:
     spec = importlib.util.spec_from_loader("checked", None, is_package=True)
     sys.modules["checked"] = package = importlib.util.module_from_spec(spec)
     package.__path__ = [str(TESTS)]
-    getattr(importlib.import_module(f"checked.interpreter.{checks}"), function)()
+    module = importlib.import_module(f"checked.interpreter.{checks}")
+    torch.manual_seed(0)
+    getattr(module, function)()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lmwp_ops import _triton
 from lmwp_ops._layout import empty_like_layout, is_channels_last, with_layout_of
+from lmwp_ops._tuning import tuned
 from lmwp_ops.ops._arguments import argument_error
 from lmwp_ops.ops.depthwise_scales import triton_kernels as kernels
 from lmwp_ops.ops.depthwise_scales.checks import output_shape
@@ -129,7 +130,9 @@ def forward(
             for b in group
         )
         pairs = [(xs[b], ys[b]) for b in group]
-        plan = _plan(kernels.CONFIGS["fwd"][0], pairs, weights[0].shape[-1], stride, dilation)
+        kernel_size = weights[0].shape[-1]
+        config = _config("fwd", xs[group[0]], kernel_size, (stride, dilation))
+        plan = _plan(config, pairs, kernel_size, stride, dilation)
         _launch(kernels.depthwise_scales_fwd_kernel, tensors, plan, stride, dilation)
     return ys
 
@@ -185,7 +188,8 @@ def _backward_sums(
         return [grads[b] for b in group]
     pairs = [(xs[b], grads[b]) for b in group]
     kernel_size = weights[0].shape[-1]
-    plan = _plan(kernels.CONFIGS["bwd_weight"][0], pairs, kernel_size, *spacing, sums=True)
+    config = _config("bwd_weight", xs[group[0]], kernel_size, spacing)
+    plan = _plan(config, pairs, kernel_size, *spacing, sums=True)
     totals = kernel_size**2 + 3
     grad_zs = [torch.empty_like(grads[b]) if keeps else None for b in group]
     partials = [
@@ -245,9 +249,21 @@ def _backward_input(
     )
     pairs = [(t.grad, t.grad_x) for t in tensors]
     stride, dilation = spacing
-    config = kernels.CONFIGS["bwd_input"][0]
-    plan = _plan(config, pairs, weights[0].shape[-1], stride, dilation, step=stride * dilation)
+    kernel_size = weights[0].shape[-1]
+    config = _config("bwd_input", grad_xs[group[0]], kernel_size, spacing)
+    plan = _plan(config, pairs, kernel_size, stride, dilation, step=stride * dilation)
     _launch(kernels.depthwise_scales_bwd_input_kernel, tensors, plan, stride, dilation)
+
+
+def _config(kernel: str, x: Tensor, kernel_size: int, spacing: tuple[int, int]) -> dict[str, int]:
+    """The configuration for the launch whose first branch reads or writes x."""
+    layout = "channels_last" if is_channels_last(x) else "nchw"
+    dtype = str(x.dtype).removeprefix("torch.")
+    stride, dilation = spacing
+    size = x.numel().bit_length()
+    key = f"{dtype} {layout} k{kernel_size} s{stride} d{dilation} 2^{size}"
+    name = f"depthwise_scales_{kernel}"
+    return tuned(name, key, kernels.CONFIGS[kernel], x.device)
 
 
 def _launch(
