@@ -101,7 +101,7 @@ def can_be_graphed(x: Tensor) -> bool:
     return (
         x.is_cuda
         and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
+        and torch._C._get_tracing_state() is None
         and not torch._C._len_torch_dispatch_stack()
         and not torch.is_autocast_enabled("cuda")
         and not torch.cuda.is_current_stream_capturing()
