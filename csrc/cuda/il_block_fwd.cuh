@@ -1,283 +1,8 @@
 #pragma once
 
-#include "common/epilogue.h"
-#include "cuda/il_block_plan.cuh"
+#include "cuda/tile_conv.cuh"
 
 namespace lmwp::cuda {
-
-// A rectangle of a map, which it may leave.
-struct Region {
-  int row0, column0, rows, columns;
-  int height, width;  // of the map
-
-  __device__ __forceinline__ bool holds(int row, int column) const {
-    row += row0;
-    column += column0;
-    return row >= 0 && row < height && column >= 0 && column < width;
-  }
-  __device__ __forceinline__ Region grown(int pixels) const {
-    return {row0 - pixels,        column0 - pixels, rows + 2 * pixels,
-            columns + 2 * pixels, height,           width};
-  }
-  __device__ __forceinline__ int pixels() const { return rows * columns; }
-};
-
-// kThreadRows pixels of a region, one below the other.
-struct Spot {
-  int row, column;
-};
-
-// Calls work(channel group, spot) for all spots of all groups, shared out among the threads; those
-// that follow each other have neighbouring columns.
-template <typename Work>
-__device__ __forceinline__ void for_each_spot(const Region& region, int groups, Work work) {
-  const int spots = quotient_up(region.rows, kThreadRows) * region.columns;
-  const int threads = static_cast<int>(blockDim.x);
-  for (int i = static_cast<int>(threadIdx.x); i < groups * spots; i += threads) {
-    const int spot = i % spots;
-    work(i / spots, Spot{spot / region.columns * kThreadRows, spot % region.columns});
-  }
-}
-
-__device__ __forceinline__ int clamp_to(int i, int size) {
-  return i < 0 ? 0 : i < size ? i : size - 1;
-}
-
-// The constants of one channel, in shared memory.
-struct Constants {
-  const float* of_channel;
-
-  __device__ __forceinline__ const float* depthwise(int stage) const {
-    return of_channel + 9 * stage;
-  }
-  __device__ __forceinline__ float epilogue(int layer, float z) const {
-    const float* affine = of_channel + 9 * (kLayers - 1) + 3 * layer;
-    return affine_prelu(z, affine[0], affine[1], affine[2]);
-  }
-};
-
-template <typename T>
-__device__ __forceinline__ float load_constant(const IlBlockTask& task, int64_t channel, int i) {
-  constexpr int kTaps = 9 * (kLayers - 1);
-  if (i < kTaps) return load_param<T>(task.depthwise[i / 9], channel * 9 + i % 9, 0.0f);
-  const int layer = (i - kTaps) / 3;
-  switch ((i - kTaps) % 3) {
-    case 0:
-      return load_param<T>(task.scale[layer], channel, 1.0f);
-    case 1:
-      return load_param<T>(task.shift[layer], channel, 0.0f);
-    default:
-      return load_param<T>(task.slope[layer], channel, 1.0f);
-  }
-}
-
-// Sums of `channels` planes over a region, in shared memory, with room for whole spots.
-struct Sums {
-  float* data;  // [channels, rows(), region.columns]
-  Region region;
-  int channels;
-
-  __device__ __forceinline__ float* at(int channel, int row, int column) const {
-    return data + (channel * rows() + row) * region.columns + column;
-  }
-  __device__ __forceinline__ int rows() const { return round_up(region.rows, kThreadRows); }
-
-  // Calls access(value in shared memory, i, r) for the C channels from `first` on of one spot.
-  template <int C, typename Access>
-  __device__ __forceinline__ void visit(int first, Spot spot, Access access) const {
-#pragma unroll
-    for (int i = 0; i < C; ++i) {
-      if (first + i >= channels) break;
-      float* sum = at(first + i, spot.row, spot.column);
-#pragma unroll
-      for (int r = 0; r < kThreadRows; ++r) access(sum[r * region.columns], i, r);
-    }
-  }
-};
-
-// How a pass over sums begins and ends: from zero, and with the epilogue of the octave convolution.
-struct Pass {
-  bool first, last;
-  const float* constants;
-
-  template <int C>
-  __device__ __forceinline__ void begin(const Sums& sums, int channel, Spot spot,
-                                        float (&acc)[C][kThreadRows]) const {
-#pragma unroll
-    for (int i = 0; i < C; ++i) {
-#pragma unroll
-      for (int r = 0; r < kThreadRows; ++r) acc[i][r] = 0.0f;
-    }
-    if (first) return;
-    sums.visit<C>(channel, spot, [&](float& sum, int i, int r) { acc[i][r] = sum; });
-  }
-
-  template <int C>
-  __device__ __forceinline__ void end(const Sums& sums, int channel, Spot spot,
-                                      const float (&acc)[C][kThreadRows]) const {
-    if (!last) {
-      sums.visit<C>(channel, spot, [&](float& sum, int i, int r) { sum = acc[i][r]; });
-      return;
-    }
-    // Beyond the map lie the zeros that the depthwise convolutions are padded with.
-    sums.visit<C>(channel, spot, [&](float& sum, int i, int r) {
-      const Constants channel_constants{constants + (channel + i) * kConstants};
-      const bool inside = sums.region.holds(spot.row + r, spot.column);
-      sum = inside ? channel_constants.epilogue(0, acc[i][r]) : 0.0f;
-    });
-  }
-};
-
-// acc[i][r] += weight[i] * pixel[r].
-template <int C>
-__device__ __forceinline__ void multiply(const float* weight, const float (&pixel)[kThreadRows],
-                                         float (&acc)[C][kThreadRows]) {
-#pragma unroll
-  for (int i = 0; i < C; i += 4) {
-    Lanes<float> lanes;
-    lanes.bits = *reinterpret_cast<const uint4*>(weight + i);
-#pragma unroll
-    for (int n = 0; n < 4; ++n) {
-#pragma unroll
-      for (int r = 0; r < kThreadRows; ++r) acc[i + n][r] += lanes.lane[n] * pixel[r];
-    }
-  }
-}
-
-// Some input channels of a term, ready to be convolved by weights in shared memory,
-// [channels, K, K, pitch]. Their pixels lie there, too, [channels, staged_pixels]; only a 1 x 1
-// convolution, which reads each of them once, takes them from the input if it can.
-template <typename T>
-struct Chunk {
-  const T* x;
-  int64_t channel_stride, row_stride, column_stride;
-  const float* staged;  // null: take them from x
-  int channels;
-  const float* weight;
-  int pitch;
-};
-
-template <typename T, int C>
-__device__ __forceinline__ void convolve_input(const Chunk<T>& chunk, const float* weight,
-                                               const Region& region, Spot spot,
-                                               float (&acc)[C][kThreadRows]) {
-  const T* from[kThreadRows];
-  const T* column =
-      chunk.x + clamp_to(region.column0 + spot.column, region.width) * chunk.column_stride;
-#pragma unroll
-  for (int r = 0; r < kThreadRows; ++r) {
-    from[r] = column + clamp_to(region.row0 + spot.row + r, region.height) * chunk.row_stride;
-  }
-#pragma unroll 2
-  for (int c = 0; c < chunk.channels; ++c) {
-    float pixel[kThreadRows];
-#pragma unroll
-    for (int r = 0; r < kThreadRows; ++r) pixel[r] = to_float(from[r][c * chunk.channel_stride]);
-    multiply<C>(weight + c * chunk.pitch, pixel, acc);
-  }
-}
-
-template <typename T, int K, int C>
-__device__ __forceinline__ void convolve_staged(const Chunk<T>& chunk, const float* weight,
-                                                const Region& region, Spot spot,
-                                                float (&acc)[C][kThreadRows]) {
-  const int columns = region.columns + K - 1;
-  const int plane = staged_pixels(region.rows, region.columns, K);
-  const float* from = chunk.staged + spot.row * columns + spot.column;
-  for (int c = 0; c < chunk.channels; ++c, from += plane, weight += K * K * chunk.pitch) {
-#pragma unroll
-    for (int j = 0; j < K; ++j) {
-      float window[kThreadRows + K - 1];
-#pragma unroll
-      for (int r = 0; r < kThreadRows + K - 1; ++r) window[r] = from[r * columns + j];
-#pragma unroll
-      for (int i = 0; i < K; ++i) {
-        float pixel[kThreadRows];
-#pragma unroll
-        for (int r = 0; r < kThreadRows; ++r) pixel[r] = window[r + i];
-        multiply<C>(weight + (i * K + j) * chunk.pitch, pixel, acc);
-      }
-    }
-  }
-}
-
-// sums += the convolution of a chunk, C channels at a time.
-template <typename T, int K, int C>
-__device__ __forceinline__ void convolve(const Chunk<T>& chunk, const Pass& pass,
-                                         const Sums& sums) {
-  for_each_spot(sums.region, quotient_up(sums.channels, C), [&](int group, Spot spot) {
-    float acc[C][kThreadRows];
-    pass.begin<C>(sums, group * C, spot, acc);
-    const float* weight = chunk.weight + group * C;
-    if (K == 1 && chunk.staged == nullptr) {
-      convolve_input<T, C>(chunk, weight, sums.region, spot, acc);
-    } else {
-      convolve_staged<T, K, C>(chunk, weight, sums.region, spot, acc);
-    }
-    pass.end<C>(sums, group * C, spot, acc);
-  });
-}
-
-// sums += `coarse`, resized.
-template <int C>
-__device__ __forceinline__ void widen(const Sums& coarse, const Pass& pass, const Sums& sums) {
-  const Axis rows{coarse.region.height, sums.region.height};
-  const Axis columns{coarse.region.width, sums.region.width};
-  for_each_spot(sums.region, 1, [&](int, Spot spot) {
-    const int column = clamp_to(sums.region.column0 + spot.column, sums.region.width);
-    const int left = columns.low(column) - coarse.region.column0;
-    const int right = columns.high(column) - coarse.region.column0;
-    const float across = columns.fraction(column);
-    float acc[C][kThreadRows];
-    pass.begin<C>(sums, 0, spot, acc);
-#pragma unroll
-    for (int r = 0; r < kThreadRows; ++r) {
-      const int row = clamp_to(sums.region.row0 + spot.row + r, sums.region.height);
-      const int top = rows.low(row) - coarse.region.row0;
-      const int bottom = rows.high(row) - coarse.region.row0;
-      const float down = rows.fraction(row);
-#pragma unroll
-      for (int c = 0; c < C; ++c) {
-        if (c < sums.channels) {
-          acc[c][r] +=
-              mix(mix(*coarse.at(c, top, left), *coarse.at(c, top, right), across),
-                  mix(*coarse.at(c, bottom, left), *coarse.at(c, bottom, right), across), down);
-        }
-      }
-    }
-    pass.end<C>(sums, 0, spot, acc);
-  });
-}
-
-// A depthwise 3 x 3 convolution and its epilogue over a region, from sums of the region grown by 1.
-// Calls put(channel, row, column, value).
-template <typename Put>
-__device__ __forceinline__ void depthwise_stage(int stage, const Sums& from, const float* constants,
-                                                const Region& region, Put put) {
-  for_each_spot(region, from.channels, [&](int channel, Spot spot) {
-    const Constants channel_constants{constants + channel * kConstants};
-    const float* weight = channel_constants.depthwise(stage);
-    float acc[kThreadRows] = {};
-#pragma unroll
-    for (int m = 0; m < kThreadRows + 2; ++m) {
-      const float* row = from.at(channel, clamp_to(spot.row + m, from.region.rows), spot.column);
-#pragma unroll
-      for (int j = 0; j < 3; ++j) {
-        const float value = row[j];
-#pragma unroll
-        for (int r = 0; r < kThreadRows; ++r) {
-          if (m - r >= 0 && m - r < 3) acc[r] += weight[3 * (m - r) + j] * value;
-        }
-      }
-    }
-#pragma unroll
-    for (int r = 0; r < kThreadRows; ++r) {
-      if (spot.row + r < region.rows) {
-        put(channel, spot.row + r, spot.column, channel_constants.epilogue(stage + 1, acc[r]));
-      }
-    }
-  });
-}
 
 // The term of one input branch in one output.
 template <typename T>
@@ -295,9 +20,6 @@ __device__ __forceinline__ OctaveTerm<T> make_term(const IlBlockLaunch& launch,
                   : term.steps < 0       ? Resample::kBilinearUp
                   : launch.bilinear_down ? Resample::kBilinearDown
                                          : Resample::kMaxPool;
-  const bool is_coarse = term.resample == Resample::kBilinearUp;
-  term.height = is_coarse ? input.height : task.height;
-  term.width = is_coarse ? input.width : task.width;
   term.rows = {input.height, task.height};
   term.columns = {input.width, task.width};
   return term;
@@ -310,18 +32,39 @@ __device__ __forceinline__ Region coarse_region(const OctaveTerm<T>& term, const
   const int bottom = term.rows.high(clamp_to(fine.row0 + fine.rows - 1, fine.height));
   const int left = term.columns.low(clamp_to(fine.column0, fine.width));
   const int right = term.columns.high(clamp_to(fine.column0 + fine.columns - 1, fine.width));
-  return {top, left, bottom - top + 1, right - left + 1, term.height, term.width};
+  return {top, left, bottom - top + 1, right - left + 1, term.rows.in, term.columns.in};
 }
 
+// A pixel of planes that lie one behind the other; stepping costs no division.
+struct PlaneCursor {
+  int plane, row, column;
+
+  __device__ __forceinline__ PlaneCursor(int i, int rows, int columns)
+      : plane(i / (rows * columns)), row(i / columns % rows), column(i % columns) {}
+  __device__ __forceinline__ void advance(const PlaneCursor& step, int rows, int columns) {
+    plane += step.plane;
+    row += step.row;
+    column += step.column;
+    if (column >= columns) {
+      column -= columns;
+      ++row;
+    }
+    if (row >= rows) {
+      row -= rows;
+      ++plane;
+    }
+  }
+};
+
 // Calls work(C) with the channels of a thread as a compile-time constant.
-template <typename Work>
+template <int K, typename Work>
 __device__ __forceinline__ void with_channels(int channels, Work work) {
   if (channels == 4) {
     work(std::integral_constant<int, 4>{});
-  } else if (channels == 8) {
+  } else if (channels == 8 || most_thread_channels(K) == 8) {
     work(std::integral_constant<int, 8>{});
   } else {
-    work(std::integral_constant<int, kMostThreadChannels>{});
+    work(std::integral_constant<int, most_thread_channels(K)>{});
   }
 }
 
@@ -377,20 +120,37 @@ struct IlBlock {
   __device__ __forceinline__ void stage_pixels(const OctaveTerm<T>& term, int first, int count,
                                                const Region& region) const {
     const Region grown = region.grown(K / 2);
-    const int plane = staged_pixels(region.rows, region.columns, K);
+    const int rows = staged_rows(region.rows, K), threads = static_cast<int>(blockDim.x);
+    const PlaneCursor step(threads, rows, grown.columns);
     float* staged = shared + layout.staged;
-    for (int i = static_cast<int>(threadIdx.x); i < count * plane; i += blockDim.x) {
-      const int row = i % plane / grown.columns, column = i % plane % grown.columns;
-      const bool valid = row < grown.rows && grown.holds(row, column);
-      staged[i] = valid ? term(first + i / plane, grown.row0 + row, grown.column0 + column) : 0.0f;
-    }
+    term.with_reader([&](auto read) {
+      PlaneCursor at(static_cast<int>(threadIdx.x), rows, grown.columns);
+      for (int i = static_cast<int>(threadIdx.x); at.plane < count; i += kInFlight * threads) {
+        float value[kInFlight];
+        PlaneCursor next = at;
+#pragma unroll
+        for (int n = 0; n < kInFlight; ++n) {
+          value[n] = 0.0f;
+          if (next.plane < count && next.row < grown.rows && grown.holds(next.row, next.column)) {
+            value[n] = read(term.plane(first + next.plane), grown.row0 + next.row,
+                            grown.column0 + next.column);
+          }
+          next.advance(step, rows, grown.columns);
+        }
+#pragma unroll
+        for (int n = 0; n < kInFlight; ++n) {
+          if (i + n * threads < count * rows * grown.columns) staged[i + n * threads] = value[n];
+        }
+        at = next;
+      }
+    });
   }
 
   // sums += the convolution of one input branch, `at_once` output channels at a time.
   __device__ __forceinline__ void add_convolution(const OctaveInput& input,
                                                   const OctaveTerm<T>& term, int at_once, Pass pass,
                                                   const Sums& sums) const {
-    const bool ends = pass.last, is_staged = K == 3 || !term.is_plain();
+    const bool ends = pass.last, is_staged = K == 3 || term.entry_pool || !term.keeps_size();
     for (int first = 0; first < input.channels; first += task.chunk) {
       const int rest = input.channels - first;
       const int count = rest < task.chunk ? rest : task.chunk;
@@ -407,8 +167,8 @@ struct IlBlock {
                            count,
                            shared,
                            task.thread_channels};
-      with_channels(at_once,
-                    [&](auto c) { convolve<T, K, decltype(c)::value>(chunk, pass, sums); });
+      with_channels<K>(at_once,
+                       [&](auto c) { convolve<T, K, decltype(c)::value>(chunk, pass, sums); });
       pass.first = false;
     }
   }
@@ -431,8 +191,8 @@ struct IlBlock {
                       {is_coarse || pass.first, !is_coarse && pass.last, constants}, sums);
       if (is_coarse) {
         __syncthreads();
-        with_channels(task.thread_channels,
-                      [&](auto c) { widen<decltype(c)::value>(sums, pass, conv); });
+        with_channels<K>(task.thread_channels,
+                         [&](auto c) { widen<decltype(c)::value>(sums, pass, conv); });
       }
     }
   }

@@ -17,6 +17,7 @@ inline constexpr int kBlocksEach = 2;  // of a multiprocessor, before tiles are 
 inline constexpr int kMaxTileColumns = 32;
 // Input channels whose weights, or weights and pixels, are staged together.
 inline constexpr int kMaxWeightChunk = 64, kMaxPixelChunk = 8;
+inline constexpr int kInFlight = 4;  // staged pixels that a thread waits for together
 inline constexpr int kSharedFloats = (48 << 10) / sizeof(float);
 inline constexpr int kConstants = 9 * (kLayers - 1) + 3 * kLayers;  // of one channel
 inline constexpr int kMaxSide = 1 << 20;  // beyond, positions of a resize are not exact to a pixel
@@ -83,21 +84,25 @@ struct Cut {
   int rows, channels;
 };
 
-inline constexpr int kMostThreadChannels = 12;
 inline constexpr int kTileRows[] = {12, 8, 4};
 
-// Instructions of a thread per input channel: products, loads of pixels and of weights.
-constexpr int thread_cost(int channels) {
-  return kThreadRows * channels + 2 * kThreadRows + channels / 4;
+// Channels of a thread whose sums and pixels fit into its registers.
+__host__ __device__ constexpr int most_thread_channels(int kernel) { return kernel == 1 ? 12 : 8; }
+
+// Instructions of a thread per input channel: products, loads of weights, and what its pixels cost
+// to load, or to stage and to load.
+constexpr int thread_cost(int channels, int kernel) {
+  const int products = kThreadRows * channels, weights = channels / 4;
+  return kernel * kernel * (products + weights) + (kernel == 1 ? 2 * kThreadRows : 120);
 }
 
 // The most channels of a thread with which an output of `width` channels costs least.
-inline int best_thread_channels(int width) {
+inline int best_thread_channels(int width, int kernel) {
   const auto cost = [&](int most) {
     const int groups = quotient_up(width, most);
-    return groups * thread_cost(round_up(quotient_up(width, groups), 4));
+    return groups * thread_cost(round_up(quotient_up(width, groups), 4), kernel);
   };
-  int best = kMostThreadChannels;
+  int best = most_thread_channels(kernel);
   for (const int channels : {8, 4}) best = cost(channels) < cost(best) ? channels : best;
   return best;
 }
@@ -108,9 +113,13 @@ inline int reached(int pixels, int in, int out) {
   return static_cast<int>(std::min<int64_t>(span, in));
 }
 
-// Floats of one staged input channel of a K x K convolution over `rows` x `columns` pixels.
+// Rows and floats of one staged input channel of a K x K convolution over `rows` x `columns`
+// pixels.
+__host__ __device__ inline int staged_rows(int rows, int kernel) {
+  return round_up(rows, kThreadRows) + kernel - 1;
+}
 __host__ __device__ inline int staged_pixels(int rows, int columns, int kernel) {
-  return (round_up(rows, kThreadRows) + kernel - 1) * (columns + kernel - 1);
+  return staged_rows(rows, kernel) * (columns + kernel - 1);
 }
 
 // Where a block keeps what in shared memory, as offsets in floats.
@@ -181,7 +190,8 @@ inline bool plan_cut(const IlBlockCall& call, int rows, int most_channels, IlBlo
   plan.threads = kMinBlockThreads;
   plan.launch.task_count = call.output_count;
   for (int j = 0; j < call.output_count; ++j) {
-    const int channels = std::min(most_channels, best_thread_channels(call.output[j].channels));
+    const int best = best_thread_channels(call.output[j].channels, call.kernel);
+    const int channels = std::min(most_channels, best);
     IlBlockTask& task = plan.launch.task[j];
     int floats = 0;
     if (!plan_task(call, call.output[j], {rows, channels}, task, floats)) return false;
@@ -205,7 +215,7 @@ inline bool plan_il_block(const IlBlockCall& call, int64_t wanted_blocks, IlBloc
   plan.launch.entry_pool = call.entry_pool;
   plan.launch.bilinear_down = call.bilinear_down;
   for (const int rows : kTileRows) {
-    if (plan_cut(call, rows, kMostThreadChannels, plan) &&
+    if (plan_cut(call, rows, most_thread_channels(call.kernel), plan) &&
         plan.launch.image_blocks * call.batch >= wanted_blocks) {
       return true;
     }

@@ -37,40 +37,59 @@ __device__ __forceinline__ float mix(float a, float b, float fraction) {
   return (1.0f - fraction) * a + fraction * b;
 }
 
+// NaN wins, as in torch.
+__device__ __forceinline__ float larger(float a, float b) { return b > a || b != b ? b : a; }
+
 enum class Resample { kNone, kMaxPool, kBilinearDown, kBilinearUp };
 
 // An input branch as one output sees it before the convolution: pooled or resized on load, on the
-// grid of `height` x `width` pixels on which the term is convolved.
+// grid on which the term is convolved, that of the input where it is coarser, else the output's.
 template <typename T>
 struct OctaveTerm {
   const T* x;  // of one image
   int64_t channel_stride, row_stride, column_stride;
   Resample resample;
   bool entry_pool;
-  int steps;  // of the max pool: its windows have 2^steps pixels a side
-  int height, width;
-  Axis rows, columns;
+  int steps;           // of the max pool: its windows have 2^steps pixels a side
+  Axis rows, columns;  // from the input to the output
 
-  // Whether a pixel of the grid is a pixel of x.
-  __device__ __forceinline__ bool is_plain() const {
-    return !entry_pool && (resample == Resample::kNone || resample == Resample::kBilinearUp);
+  // Whether pixels of the grid are pixels of x, or those of the entry pool.
+  __device__ __forceinline__ bool keeps_size() const {
+    return resample == Resample::kNone || resample == Resample::kBilinearUp;
+  }
+
+  __device__ __forceinline__ const T* plane(int channel) const {
+    return x + channel * channel_stride;
   }
 
   __device__ __forceinline__ float pixel(const T* plane, int row, int column) const {
-    if (!entry_pool) return to_float(plane[row * row_stride + column * column_stride]);
-    const T* top = plane + 2 * row * row_stride + 2 * column * column_stride;
-    const T* bottom = top + row_stride;
-    return 0.25f * (to_float(top[0]) + to_float(top[column_stride]) + to_float(bottom[0]) +
-                    to_float(bottom[column_stride]));
+    return to_float(plane[row * row_stride + column * column_stride]);
   }
 
-  // NaN wins, as in torch.
+  __device__ __forceinline__ float mean_of_four(const T* plane, int row, int column) const {
+    row *= 2;
+    column *= 2;
+    return 0.25f * (pixel(plane, row, column) + pixel(plane, row, column + 1) +
+                    pixel(plane, row + 1, column) + pixel(plane, row + 1, column + 1));
+  }
+
+  __device__ __forceinline__ float largest_of_four(const T* plane, int row, int column) const {
+    row *= 2;
+    column *= 2;
+    return larger(larger(pixel(plane, row, column), pixel(plane, row, column + 1)),
+                  larger(pixel(plane, row + 1, column), pixel(plane, row + 1, column + 1)));
+  }
+
+  __device__ __forceinline__ float entered(const T* plane, int row, int column) const {
+    return entry_pool ? mean_of_four(plane, row, column) : pixel(plane, row, column);
+  }
+
   __device__ __forceinline__ float largest(const T* plane, int row, int column) const {
     const int side = 1 << steps;
-    float best = pixel(plane, row * side, column * side);
-    for (int i = 0; i < side * side; ++i) {
-      const float value = pixel(plane, row * side + i / side, column * side + i % side);
-      best = value > best || value != value ? value : best;
+    float best = entered(plane, row * side, column * side);
+#pragma unroll 1
+    for (int i = 1; i < side * side; ++i) {
+      best = larger(best, entered(plane, row * side + i / side, column * side + i % side));
     }
     return best;
   }
@@ -79,21 +98,26 @@ struct OctaveTerm {
     const int top = rows.low(row), bottom = rows.high(row);
     const int left = columns.low(column), right = columns.high(column);
     const float across = columns.fraction(column);
-    return mix(mix(pixel(plane, top, left), pixel(plane, top, right), across),
-               mix(pixel(plane, bottom, left), pixel(plane, bottom, right), across),
+    return mix(mix(entered(plane, top, left), entered(plane, top, right), across),
+               mix(entered(plane, bottom, left), entered(plane, bottom, right), across),
                rows.fraction(row));
   }
 
-  // What the convolution reads at a pixel of its grid.
-  __device__ __forceinline__ float operator()(int channel, int row, int column) const {
-    const T* plane = x + channel * channel_stride;
-    switch (resample) {
-      case Resample::kMaxPool:
-        return largest(plane, row, column);
-      case Resample::kBilinearDown:
-        return resized(plane, row, column);
-      default:
-        return pixel(plane, row, column);
+  // Calls work(read), where read(plane, row, column) is what the convolution reads at a pixel of
+  // its grid: the usual kinds of reading each on their own, without a branch for each pixel.
+  template <typename Work>
+  __device__ __forceinline__ void with_reader(Work work) const {
+    if (keeps_size() && !entry_pool) {
+      work([&](const T* plane, int row, int column) { return pixel(plane, row, column); });
+    } else if (keeps_size()) {
+      work([&](const T* plane, int row, int column) { return mean_of_four(plane, row, column); });
+    } else if (resample == Resample::kMaxPool && steps == 1 && !entry_pool) {
+      work(
+          [&](const T* plane, int row, int column) { return largest_of_four(plane, row, column); });
+    } else if (resample == Resample::kMaxPool) {
+      work([&](const T* plane, int row, int column) { return largest(plane, row, column); });
+    } else {
+      work([&](const T* plane, int row, int column) { return resized(plane, row, column); });
     }
   }
 };

@@ -21,11 +21,12 @@ from .il_block_cases import CARDS, CASES, Array, Case, Drawn, Library, expected_
 pytestmark = pytest.mark.skipif(build.why_not() is not None, reason=str(build.why_not()))
 
 SOURCE, RACE_SOURCE = "il_block_host.cpp", "il_block_race.cpp"
-KERNEL_FILE, PLAN_FILE, TERM_FILE = "il_block_fwd.cuh", "il_block_plan.cuh", "octave_term.cuh"
+KERNEL_FILE, PLAN_FILE = "il_block_fwd.cuh", "il_block_plan.cuh"
+SUMS_FILE, TERM_FILE = "tile_sums.cuh", "octave_term.cuh"
 
 # Name: (file, sound text, faulty text).
-READ_BELOW_MAP = (KERNEL_FILE, "i < size ? i : size - 1", "i < size + 2 ? i : size - 1")
-READ_BEYOND_POOL = (TERM_FILE, "row * side + i / side", "row * side + 2 * side")
+READ_BELOW_MAP = (SUMS_FILE, "i < size ? i : size - 1", "i < size + 2 ? i : size - 1")
+READ_BEYOND_POOL = (TERM_FILE, "row * side + i / side", "(row + 2) * side")
 MIX_BEYOND_MAP = (TERM_FILE, "low(i) + (low(i) + 1 < in)", "low(i) + 1")
 WRITE_BEYOND_MAP = (KERNEL_FILE, "if (!tile.holds(row, column)) return;", "")
 SHORT_SHARED = (PLAN_FILE, "std::max(layout.end, layout.staged +", "(layout.staged +")
