@@ -12,9 +12,9 @@ from lmwp_ops.ops.multiscale.triton_launch import (
     SAME,
     Block,
     Result,
-    Size,
     Term,
     convolve,
+    size_of,
     weight_gradients,
 )
 
@@ -67,7 +67,7 @@ def forward(
     results = [
         Result(
             conv.of(ys),
-            _size(xs[conv.scale]),
+            size_of(xs[conv.scale]),
             [_term(xs[conv.scale], conv)],
             conv.weight.shape[1] * TAPS,
             TAPS,
@@ -108,7 +108,7 @@ def _grad_inputs(dzs: Tensors, xs: Tensors, convs: list[_Conv]) -> Tensors:
     results = [
         Result(
             grad_x,
-            _size(grad_x),
+            size_of(grad_x),
             [_term(conv.of(dzs), conv) for conv in convs if conv.scale == b],
             TAPS,
             grad_x.shape[1] * TAPS,
@@ -124,9 +124,7 @@ def _grad_weights(dzs: Tensors, xs: Tensors, convs: list[_Conv]) -> Tensors:
     for conv in convs:
         x = xs[conv.scale]
         row = x.shape[1] * TAPS
-        blocks.append(
-            Block(conv.of(dzs), SAME, x, _size(x), SAME, _size(x), offset, row, TAPS, conv.dilation)
-        )
+        blocks.append(Block(conv.of(dzs), x, size_of(x), SAME, offset, row, TAPS, conv.dilation))
         offset += conv.weight.numel()
     total = weight_gradients(blocks, offset, 3, entry_pool=False)
     parts = total.split([conv.weight.numel() for conv in convs])
@@ -137,8 +135,4 @@ def _grad_weights(dzs: Tensors, xs: Tensors, convs: list[_Conv]) -> Tensors:
 
 
 def _term(source: Tensor, conv: _Conv) -> Term:
-    return Term(source, _size(source), SAME, conv.weight, dilation=conv.dilation)
-
-
-def _size(x: Tensor) -> Size:
-    return x.shape[2], x.shape[3]
+    return Term(source, size_of(source), SAME, conv.weight, dilation=conv.dilation)

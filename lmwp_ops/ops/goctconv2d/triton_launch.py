@@ -14,10 +14,11 @@ from lmwp_ops.ops.multiscale.triton_launch import (
     Block,
     Mode,
     Result,
-    Size,
     Term,
-    adjoint_resize,
     convolve,
+    gather,
+    most_gathered,
+    size_of,
     weight_gradients,
 )
 
@@ -51,10 +52,6 @@ class _Pairs:
         """Position and scale of the inputs that output branch `j` sums over."""
         return ((n, i) for n, i in enumerate(self.inputs) if self._cross_scale or i == j)
 
-    def targets_of(self, i: int) -> Iterator[tuple[int, int]]:
-        """Position and scale of the outputs that input branch `i` adds to."""
-        return ((n, j) for n, j in enumerate(self.outputs) if self._cross_scale or i == j)
-
     def offset(self, i: int, j: int) -> int:
         return self._first_out[j] * self.row + self._first_in[i] * self.column
 
@@ -67,16 +64,27 @@ class _Pairs:
         return ("resize_first", 2) if self._bilinear_down else ("pool", 2 ** (j - i))
 
     def adjoint_mode(self, i: int, j: int) -> Mode:
-        """How the gradient of input `i` reads that of output `j`."""
+        """How the gradient of input `i` reads that of output `j`, gathered where it was resized."""
+        if i > j:
+            return SAME
         kind, size = self.mode(i, j)
-        if not kind.startswith("resize"):
-            return kind, size
-        turned = "resize_first" if i > j else "resize_last"
-        return adjoint_resize(turned, self.outputs[j], self.inputs[i])
+        if kind == "resize_first":
+            return "resize_last", most_gathered(self.outputs[j], self.inputs[i])
+        return kind, size
 
-    def meeting(self, i: int, j: int) -> Size:
-        """Size of the scale at which the two are multiplied."""
-        return self.inputs[i] if i > j else self.outputs[j]
+
+def _gathered(dzs: Tensors, pairs: _Pairs) -> dict[tuple[int, int], Tensor]:
+    """For each pair (i, j) the gradient of what output `j` resized after convolving input `i`, or
+    where it did not, that of the output."""
+    read = {
+        (i, j): dz for dz, j in zip(dzs, pairs.outputs, strict=True) for _, i in pairs.sources_of(j)
+    }
+    resized = [(i, j) for i, j in read if i > j]
+    targets = [pairs.inputs[i] for i, _ in resized]
+    if resized:
+        gathered = gather([read[pair] for pair in resized], targets)
+        read.update(zip(resized, gathered, strict=True))
+    return read
 
 
 def forward(
@@ -123,22 +131,29 @@ def backward(
     slope: Tensors,
     *settings_and_wanted: Any,
 ) -> tuple[Tensors, Tensors, Tensors, Tensors, Tensors]:
-    """As `reference.backward`, in one launch for the inputs and one for the weight."""
+    """As `reference.backward`; a launch each for what was resized, the inputs and the weight."""
     *settings, (wants_xs, wants_weight, *wants_epilogue) = settings_and_wanted
 
     def convolve_again(wide: Tensors) -> Tensors:
         return forward(wide, weight, [], [], [], *settings)
 
     dzs, kinds = strip_epilogue(grads, xs, convolve_again, scale, shift, slope, wants_epilogue)
+    if not (wants_xs or wants_weight):
+        return [], [], *kinds
     pairs = _Pairs(xs, weight, *settings)
     entry_pool = settings[2]
-    grad_xs = _grad_inputs(dzs, xs, weight, pairs, entry_pool) if wants_xs else []
-    grad_weight = [_grad_weight(dzs, xs, weight, pairs, entry_pool)] if wants_weight else []
+    read = _gathered(dzs, pairs)
+    grad_xs = _grad_inputs(read, xs, weight, pairs, entry_pool) if wants_xs else []
+    grad_weight = [_grad_weight(read, xs, weight, pairs, entry_pool)] if wants_weight else []
     return grad_xs, grad_weight, *kinds
 
 
 def _grad_inputs(
-    dzs: Tensors, xs: Tensors, weight: Tensor, pairs: _Pairs, entry_pool: bool
+    read: dict[tuple[int, int], Tensor],
+    xs: Tensors,
+    weight: Tensor,
+    pairs: _Pairs,
+    entry_pool: bool,
 ) -> Tensors:
     weight = weight.contiguous()
     grad_xs, results = [], []
@@ -148,8 +163,9 @@ def _grad_inputs(
         if entry_pool and (x.shape[2] % 2 or x.shape[3] % 2):
             grad_x.zero_()  # the last row or column is in no window
         terms = [
-            Term(dzs[n], pairs.outputs[j], pairs.adjoint_mode(i, j), weight, pairs.offset(i, j))
-            for n, j in pairs.targets_of(i)
+            Term(g, size_of(g), pairs.adjoint_mode(i, j), weight, pairs.offset(i, j))
+            for (source, j), g in read.items()
+            if source == i
         ]
         pools = any(term.mode[0] == "pool" for term in terms)
         results.append(
@@ -160,22 +176,24 @@ def _grad_inputs(
 
 
 def _grad_weight(
-    dzs: Tensors, xs: Tensors, weight: Tensor, pairs: _Pairs, entry_pool: bool
+    read: dict[tuple[int, int], Tensor],
+    xs: Tensors,
+    weight: Tensor,
+    pairs: _Pairs,
+    entry_pool: bool,
 ) -> Tensor:
+    inputs = dict(zip(pairs.inputs, xs, strict=True))
     blocks = [
         Block(
-            dzs[m],
-            pairs.adjoint_mode(i, j) if i > j else SAME,
-            xs[n],
+            g,
+            inputs[i],
             pairs.inputs[i],
             SAME if i > j else pairs.mode(i, j),
-            pairs.meeting(i, j),
             pairs.offset(i, j),
             pairs.row,
             pairs.column,
         )
-        for m, j in enumerate(pairs.outputs)
-        for n, i in pairs.sources_of(j)
+        for (i, j), g in read.items()
     ]
     total = weight_gradients(blocks, weight.numel(), pairs.kernel_size, entry_pool=entry_pool)
     return total.view(weight.shape).to(weight.dtype)

@@ -8,7 +8,8 @@ a source. A mode (kind, size) says how a source is read at the scale of the resu
     resize_first   resized bilinearly, then convolved
     resize_last    convolved, then resized bilinearly; linear, so read resized for each tap apart
 
-The adjoint of a resize gathers what it scattered, from size x size pixels at most.
+The adjoint of a resize gathers what it scattered, from size x size pixels at most: in a launch of
+its own where the resize comes last, so before anything else is done with the result.
 """
 
 import triton
@@ -17,12 +18,13 @@ import triton.language as tl
 CONFIGS = [
     {"OUT": 16, "IN": 1, "PIXELS": 256, "num_warps": 2},
     {"OUT": 16, "IN": 1, "PIXELS": 128, "num_warps": 4},
-    {"OUT": 8, "IN": 1, "PIXELS": 1024, "num_warps": 4},
-    {"OUT": 32, "IN": 1, "PIXELS": 256, "num_warps": 4},
     {"OUT": 16, "IN": 16, "PIXELS": 128, "num_warps": 4},
     {"OUT": 32, "IN": 16, "PIXELS": 128, "num_warps": 4},
+    {"OUT": 8, "IN": 1, "PIXELS": 1024, "num_warps": 4},
+    {"OUT": 16, "IN": 1, "PIXELS": 256, "num_warps": 4},
 ]
-"""Candidates of `multiscale_conv_kernel`; the first is the default, the second that of few pixels.
+"""Candidates of `multiscale_conv_kernel`; the default is the first, the second for few pixels, the
+third for 3 x 3.
 
 With IN of 1 products are added one channel at a time, else by `tl.dot`.
 """
@@ -34,6 +36,9 @@ WEIGHT_CONFIGS = [
     {"OUT": 8, "IN": 4, "PIXELS": 256, "num_warps": 4},
 ]
 """Candidates of `multiscale_weight_kernel`; the first is the default."""
+
+GATHER_CONFIGS = [{"PIXELS": 256, "num_warps": 4}]
+"""Of `multiscale_gather_kernel`."""
 
 
 @triton.jit
@@ -115,6 +120,22 @@ def _interpolated(position, grid, source):
 
 
 @triton.jit
+def _scattered(position, grid, source):
+    """Adjoint of a bilinear resize from `grid` to `source` pixels: the first one to gather from."""
+    ratio = tl.div_rn(source.to(tl.float32), grid.to(tl.float32))
+    return tl.floor((position.to(tl.float32) - 0.5) * ratio - 0.5).to(tl.int32) + 1
+
+
+@triton.jit
+def _share(to, position, grid, source):
+    """What `position` weighs in pixel `to` of `source`; nothing where there is no such pixel."""
+    low, weight = _interpolated(to, source, grid)
+    share = tl.where(low == position, 1.0 - weight, 0.0)
+    share += tl.where(tl.minimum(low + 1, grid - 1) == position, weight, 0.0)
+    return tl.where((to >= 0) & (to < source), share, 0.0)
+
+
+@triton.jit
 def _axis(position, shift, source, grid, MODE: tl.constexpr, ADJOINT: tl.constexpr):
     """What a tap reads along one axis: (position in the source, weight, whether it exists) each."""
     KIND: tl.constexpr = MODE[0]
@@ -124,61 +145,74 @@ def _axis(position, shift, source, grid, MODE: tl.constexpr, ADJOINT: tl.constex
         at = position + shift
         reads = ((at, 1.0, (at >= 0) & (at < source)),)
     elif KIND == "pool":
-        if ADJOINT:
-            window = position // SIZE
-            at = window + shift
-            reads = ((at, 1.0, (at >= 0) & (at < source) & (window < source)),)
-        else:
-            window = position + shift
-            for i in tl.static_range(SIZE):
-                reads = reads + ((window * SIZE + i, 1.0, (window >= 0) & (window < grid)),)
+        window = position // SIZE if ADJOINT else position + shift
+        at = window + shift if ADJOINT else window * SIZE
+        exists = (window < source) & (at < source) if ADJOINT else window < grid
+        reads = ((at, 1.0, (at >= 0) & exists),)
+    elif ADJOINT:
+        start = _scattered(position, grid, source)
+        for i in tl.static_range(SIZE):
+            at = start + i + shift
+            share = _share(start + i, position, grid, source)
+            reads = reads + ((at, share, (share > 0) & (at >= 0) & (at < source)),)
     else:
         before = shift if KIND == "resize_first" else 0
-        after = 0 if KIND == "resize_first" else shift
         centre = position + before
-        inside = (centre >= 0) & (centre < grid)
-        if ADJOINT:
-            ratio = tl.div_rn(source.to(tl.float32), grid.to(tl.float32))
-            start = tl.floor((centre.to(tl.float32) - 0.5) * ratio - 0.5).to(tl.int32) + 1
-            for i in tl.static_range(SIZE):
-                to = start + i
-                low, weight = _interpolated(to, source, grid)
-                share = tl.where(low == centre, 1.0 - weight, 0.0)
-                share += tl.where(tl.minimum(low + 1, grid - 1) == centre, weight, 0.0)
-                at = to + after
-                exists = inside & (to >= 0) & (to < source) & (at >= 0) & (at < source)
-                reads = reads + ((at, share, exists),)
-        else:
-            low, weight = _interpolated(centre, grid, source)
-            for i in tl.static_range(2):
-                at = (low if i == 0 else tl.minimum(low + 1, source - 1)) + after
-                share = 1.0 - weight if i == 0 else weight
-                reads = reads + ((at, share, inside & (at >= 0) & (at < source)),)
+        low, weight = _interpolated(centre, grid, source)
+        for i in tl.static_range(2):
+            at = (low if i == 0 else tl.minimum(low + 1, source - 1)) + shift - before
+            share = 1.0 - weight if i == 0 else weight
+            exists = (centre >= 0) & (centre < grid) & (at >= 0) & (at < source)
+            reads = reads + ((at, share, exists),)
     return reads
 
 
 @triton.jit
-def _tile(
+def _resized(
     plane, rows, columns, strides, mask,
-    RESIZES: tl.constexpr, ENTRY: tl.constexpr, UNIT: tl.constexpr, WIDE: tl.constexpr,
+    ENTRY: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """What a tap reads of each channel, [C, P]: one pixel, the maximum or the weighted sum."""
+    """The weighted sum of what a tap reads of each channel, [C, P]."""
+    total = 0.0
     for r in tl.static_range(len(rows)):
+        line = 0.0
         for c in tl.static_range(len(columns)):
             exists = mask & rows[r][2] & columns[c][2]
-            value = _value(plane, rows[r][0], columns[c][0], strides, exists, ENTRY, UNIT, WIDE)
-            if RESIZES:
-                value = value.to(tl.float32) * columns[c][1]
-                line = value if c == 0 else line + value
-            elif r + c == 0:
-                tile = value
-            else:
-                wide = tl.maximum(
-                    tile.to(tl.float32), value.to(tl.float32), propagate_nan=tl.PropagateNan.ALL
-                )
-                tile = wide.to(value.dtype)
-        if RESIZES:
-            tile = line * rows[r][1] if r == 0 else tile + line * rows[r][1]
+            value = _value(plane, rows[r][0], columns[c][0], strides, exists, ENTRY, 1, WIDE)
+            line += value.to(tl.float32) * columns[c][1]
+        total += line * rows[r][1]
+    return total
+
+
+@triton.jit
+def _pooled(
+    plane, row, column, strides, mask,
+    SIDE: tl.constexpr, ENTRY: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """The maximum of a window of each channel, [C, P], or a NaN in it."""
+    first = _value(plane, row, column, strides, mask, ENTRY, 1, WIDE)
+    best = first.to(tl.float32)
+    for i in range(1, SIDE * SIDE):
+        value = _value(plane, row + i // SIDE, column + i % SIDE, strides, mask, ENTRY, 1, WIDE)
+        best = tl.maximum(best, value.to(tl.float32), propagate_nan=tl.PropagateNan.ALL)
+    return best.to(first.dtype)
+
+
+@triton.jit
+def _tile(
+    plane, rows, columns, strides, mask, MODE: tl.constexpr, ADJOINT: tl.constexpr,
+    ENTRY: tl.constexpr, UNIT: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """What a tap reads of each channel, [C, P]."""
+    if MODE[0] == "resize_first" or MODE[0] == "resize_last":
+        tile = _resized(plane, rows, columns, strides, mask, ENTRY, WIDE)
+    else:
+        row, column = rows[0][0], columns[0][0]
+        exists = mask & rows[0][2] & columns[0][2]
+        if MODE[0] == "pool" and not ADJOINT:
+            tile = _pooled(plane, row, column, strides, exists, MODE[1], ENTRY, WIDE)
+        else:
+            tile = _value(plane, row, column, strides, exists, ENTRY, UNIT, WIDE)
     return tile
 
 
@@ -202,8 +236,7 @@ def _add_term(
 ):  # fmt: skip
     """total [O, P] + the convolution of one source, read at the scale of the result."""
     UNIT: tl.constexpr = VECTOR if MODE[0] == "same" and not ENTRY else 1
-    RESIZES: tl.constexpr = MODE[0] == "resize_first" or MODE[0] == "resize_last"
-    UNROLL: tl.constexpr = 4 if MODE[0] == "same" and IN == 1 and not ENTRY else 1
+    UNROLL: tl.constexpr = 4 if MODE[0] == "same" and IN * K == 1 and not ENTRY else 1
     read = term.read
     images = _image(source, image, read.strides, UNIT)
     for tap in range(K * K):
@@ -218,8 +251,9 @@ def _add_term(
             there = channel < read.channels
             plane = _plane(images, channel, read.strides, UNIT)
             x = _tile(
-                plane, rows, columns, read.strides, exists & there, RESIZES, ENTRY, UNIT, WIDE
-            )
+                plane, rows, columns, read.strides, exists & there,
+                MODE, ADJOINT, ENTRY, UNIT, WIDE,
+            )  # fmt: skip
             known = there.trans() & (feature < result.channels)
             w = tl.load(at + channel.trans() * result.columns, mask=known, other=0.0)  # [O, C]
             total = _add_products(total, w, x, IN)
@@ -236,7 +270,7 @@ def _is_maximum(
     whole = mask & (top + SIDE <= size.height) & (left + SIDE <= size.width)
     best = tl.full(whole.shape, float("-inf"), tl.float32)
     found = tl.zeros(whole.shape, tl.int32)
-    for i in tl.static_range(SIDE * SIDE):
+    for i in range(SIDE * SIDE):
         value = _value(plane, top + i // SIDE, left + i % SIDE, strides, whole, ENTRY, 1, WIDE)
         value = value.to(tl.float32)
         takes = (value > best) | (value != value)
@@ -324,10 +358,10 @@ def multiscale_conv_kernel(
 
 @triton.jit
 def _correlate(
-    tensors, sizes, program, partial, MODES: tl.constexpr, K: tl.constexpr, ENTRY: tl.constexpr,
+    tensors, sizes, program, partial, MODE: tl.constexpr, K: tl.constexpr, ENTRY: tl.constexpr,
     WIDE: tl.constexpr, OUT: tl.constexpr, IN: tl.constexpr, PIXELS: tl.constexpr,
 ):  # fmt: skip
-    """One program's products of a gradient and an input, read in MODES, summed over its pixels."""
+    """One program's products of a gradient and an input, read in MODE, summed over its pixels."""
     t, s = _member(tensors, sizes, program)
     part = program - s.first
     tap = part % (K * K)
@@ -342,20 +376,17 @@ def _correlate(
     total = tl.zeros((OUT, IN, PIXELS), tl.float32)
     for step in range(s.steps):
         image, row, column, exists = _pixels(
-            split * s.steps + step, s.images, s.height, s.width, PIXELS, 1, WIDE
+            split * s.steps + step, s.images, g.height, g.width, PIXELS, 1, WIDE
         )
-        grads = _tile(
+        grads = _value(
             _plane(_image(t.grad, image, g.strides, 1), feature, g.strides, 1),
-            _axis(row, 0, g.height, s.height, MODES[0], True),
-            _axis(column, 0, g.width, s.width, MODES[0], True),
-            g.strides, exists & (feature < g.channels), MODES[0][0] != "same", False, 1, WIDE,
+            row, column, g.strides, exists & (feature < g.channels), False, 1, WIDE,
         )  # fmt: skip
         inputs = _tile(
             _plane(_image(t.x, image, x.strides, 1), channel, x.strides, 1),
-            _axis(row, down, x.height, s.height, MODES[1], False),
-            _axis(column, right, x.width, s.width, MODES[1], False),
-            x.strides, exists & (channel < x.channels), MODES[1][0] == "resize_first", ENTRY, 1,
-            WIDE,
+            _axis(row, down, x.height, g.height, MODE, False),
+            _axis(column, right, x.width, g.width, MODE, False),
+            x.strides, exists & (channel < x.channels), MODE, False, ENTRY, 1, WIDE,
         )  # fmt: skip
         total += grads.to(tl.float32)[:, None, :] * inputs.to(tl.float32)[None, :, :]
     at = partial + split.to(tl.int64) * s.weights + s.offset + tap
@@ -369,7 +400,7 @@ def multiscale_weight_kernel(
     tensors,  # of the blocks of each kind, see triton_launch.BlockTensors
     sizes,  # of the blocks of each kind, see triton_launch.BlockSizes
     partial,  # [splits, weights]
-    MODES: tl.constexpr,  # of gradient and input of the blocks of each kind
+    MODES: tl.constexpr,  # of the inputs of the blocks of each kind
     K: tl.constexpr,
     ENTRY: tl.constexpr,
     WIDE: tl.constexpr,
@@ -388,3 +419,34 @@ def multiscale_weight_kernel(
                 tensors[i], sizes[i], program, partial, MODES[i],
                 K, ENTRY, WIDE, OUT, IN, PIXELS,
             )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["sizes"])
+def multiscale_gather_kernel(
+    tensors,  # of each gradient, see triton_launch.GatherTensors
+    sizes,  # of each gradient, see triton_launch.GatherSizes
+    WIDE: tl.constexpr,
+    PIXELS: tl.constexpr,
+):
+    """Gradients of what a bilinear resize was applied to: every pixel gathers its shares."""
+    program = tl.program_id(0)
+    t, s = _member(tensors, sizes, program)
+    g = s.grad
+    plane, row, column, exists = _pixels(
+        program - s.first, s.images * g.channels, s.height, s.width, PIXELS, 1, WIDE
+    )  # [1, P]
+    images = _image(t.grad, plane // g.channels, g.strides, 1)
+    source = _plane(images, plane % g.channels, g.strides, 1)
+    top = _scattered(row, s.height, g.height)
+    left = _scattered(column, s.width, g.width)
+    total = tl.zeros((1, PIXELS), tl.float32)
+    for i in range(s.size):
+        row_share = _share(top + i, row, s.height, g.height)
+        for j in range(s.size):
+            share = row_share * _share(left + j, column, s.width, g.width)
+            value = _value(
+                source, top + i, left + j, g.strides, exists & (share > 0), False, 1, WIDE
+            )
+            total += share * value.to(tl.float32)
+    to = plane.to(tl.int64) * s.height * s.width + row * s.width + column
+    tl.store(t.result + to, total, mask=exists)

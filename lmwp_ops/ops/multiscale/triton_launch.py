@@ -61,11 +61,9 @@ class Block:
     """A block of a weight whose gradient is wanted; rows and columns as those of a result."""
 
     grad: Tensor
-    grad_mode: Mode
     x: Tensor
-    x_size: Size  # after the entry pool
-    x_mode: Mode
-    size: Size  # of the scale at which the two meet
+    size: Size  # of x, after the entry pool
+    mode: Mode
     offset: int
     rows: int
     columns: int
@@ -132,8 +130,6 @@ class BlockSizes(NamedTuple):
     grad_blocks: int  # of channels
     x_blocks: int
     images: int
-    height: int
-    width: int
     offset: int
     rows: int
     columns: int
@@ -144,9 +140,59 @@ class BlockSizes(NamedTuple):
     x: Read
 
 
-def adjoint_resize(kind: str, source: Size, result: Size) -> Mode:
-    """The mode that gathers what a resize from the size of `result` to `source` scattered."""
-    return kind, max(-(-2 * s // r) for s, r in zip(source, result, strict=True))
+class GatherTensors(NamedTuple):
+    grad: Tensor
+    result: Tensor  # dense, float32
+
+
+class GatherSizes(NamedTuple):
+    first: int  # program of the launch
+    images: int
+    height: int
+    width: int
+    size: int  # most pixels to gather from along one axis
+    grad: Read
+
+
+def size_of(x: Tensor) -> Size:
+    """Height and width."""
+    return x.shape[2], x.shape[3]
+
+
+def most_gathered(source: Size, result: Size) -> int:
+    """From how many pixels the adjoint of a resize from `result` to `source` gathers one."""
+    return max(-(-2 * s // r) for s, r in zip(source, result, strict=True))
+
+
+def gather(grads: Sequence[Tensor], targets: Sequence[Size]) -> list[Tensor]:
+    """Gradients, in float32, of what was resized bilinearly from `targets`, in one launch for
+    every eight."""
+    gathered = [
+        torch.empty(*grad.shape[:2], *size, device=grad.device)
+        for grad, size in zip(grads, targets, strict=True)
+    ]
+    for i in range(0, len(grads), MAX_RESULTS):
+        _gather(grads[i : i + MAX_RESULTS], gathered[i : i + MAX_RESULTS])
+    return gathered
+
+
+def _gather(grads: Sequence[Tensor], gathered: Sequence[Tensor]) -> None:
+    (config,) = kernels.GATHER_CONFIGS
+    sizes, first = [], 0
+    for grad, result in zip(grads, gathered, strict=True):
+        size = most_gathered(size_of(grad), size_of(result))
+        read = _read(grad, size_of(grad), 1)
+        sizes.append(GatherSizes(first, grad.shape[0], *size_of(result), size, read))
+        first += -(-result.numel() // config["PIXELS"])
+    _triton.launch(
+        kernels.multiscale_gather_kernel,
+        first,
+        gathered[0].device,
+        tuple(GatherTensors(grad, result) for grad, result in zip(grads, gathered, strict=True)),
+        tuple(sizes),
+        WIDE=_need_64_bits(grads, 2 * max(result.numel() for result in gathered)),
+        **config,
+    )
 
 
 def convolve(
@@ -204,8 +250,9 @@ def _convolve(results: Sequence[Result], kernel_size: int, entry_pool: bool, adj
 def _conv_config(results: Sequence[Result], kernel_size: int, adjoint: bool, widest: int) -> Config:
     y = results[0].y
     pixels = max(r.y.shape[0] * r.size[0] * r.size[1] for r in results)
-    first, few, *others = kernels.CONFIGS
-    candidates = [few, first, *others] if pixels < _FEW_PIXELS else kernels.CONFIGS
+    configs = kernels.CONFIGS
+    default = configs[2] if kernel_size > 1 else configs[1 if pixels < _FEW_PIXELS else 0]
+    candidates = [default, *(config for config in configs if config is not default)]
     name = "bwd" if adjoint else "fwd"
     key = f"{name}-{y.dtype}-k{kernel_size}-c{widest.bit_length()}-p{pixels.bit_length()}"
     config = tuned("multiscale_conv_kernel", key, candidates, y.device)
@@ -221,7 +268,7 @@ def _kind(result: Result) -> object:
     """What results have in common whose programs run the same code."""
     tensors = (result.scale, result.shift, result.slope, result.maxima)
     return (
-        tuple((term.mode, term.weight.dtype) for term in result.terms),
+        tuple((term.mode, term.source.dtype, term.weight.dtype) for term in result.terms),
         tuple(t.dtype if t is not None else None for t in tensors),
     )
 
@@ -298,7 +345,7 @@ def _correlate(
     wide = any(_is_wide_block(block, config["PIXELS"]) for block in blocks)
     kinds: dict[object, list[Block]] = {}
     for block in blocks:
-        key = (block.grad_mode, block.x_mode, id(block) if wide else None)
+        key = (block.mode, block.grad.dtype, id(block) if wide else None)
         kinds.setdefault(key, []).append(block)
     splits, weights = partial.shape
     tensors, sizes, first = [], [], 0
@@ -314,15 +361,14 @@ def _correlate(
                     grad_blocks,
                     x_blocks,
                     block.x.shape[0],
-                    *block.size,
                     block.offset,
                     block.rows,
                     block.columns,
                     weights,
                     min(block.dilation, max(block.size)),
                     -(-_pixels(block) // (config["PIXELS"] * splits)),
-                    _read(block.grad, (block.grad.shape[2], block.grad.shape[3]), 1),
-                    _read(block.x, block.x_size, 1),
+                    _read(block.grad, size_of(block.grad), 1),
+                    _read(block.x, block.size, 1),
                 )
             )
             first += grad_blocks * x_blocks * kernel_size**2 * splits
@@ -332,7 +378,7 @@ def _correlate(
         first,
         partial.device,
         *(tuple(tensors), tuple(sizes), partial),
-        MODES=tuple((group[0].grad_mode, group[0].x_mode) for group in kinds.values()),
+        MODES=tuple(group[0].mode for group in kinds.values()),
         K=kernel_size,
         ENTRY=entry_pool,
         WIDE=wide,
@@ -349,7 +395,7 @@ def _weight_config(blocks: Sequence[Block], kernel_size: int) -> Config:
 
 
 def _pixels(block: Block) -> int:
-    return block.x.shape[0] * block.size[0] * block.size[1]
+    return block.x.shape[0] * block.grad.shape[2] * block.grad.shape[3]
 
 
 def _read(x: Tensor, size: Size, vector: int) -> Read:
