@@ -18,10 +18,10 @@ import triton.language as tl
 CONFIGS = [
     {"OUT": 16, "IN": 1, "PIXELS": 256, "num_warps": 2},
     {"OUT": 16, "IN": 1, "PIXELS": 128, "num_warps": 4},
-    {"OUT": 16, "IN": 16, "PIXELS": 128, "num_warps": 4},
-    {"OUT": 32, "IN": 16, "PIXELS": 128, "num_warps": 4},
-    {"OUT": 8, "IN": 1, "PIXELS": 1024, "num_warps": 4},
     {"OUT": 16, "IN": 1, "PIXELS": 256, "num_warps": 4},
+    {"OUT": 8, "IN": 1, "PIXELS": 1024, "num_warps": 4},
+    {"OUT": 16, "IN": 16, "PIXELS": 128, "num_warps": 4},
+    {"OUT": 32, "IN": 16, "PIXELS": 128, "num_warps": 8},
 ]
 """Candidates of `multiscale_conv_kernel`; the default is the first, the second for few pixels, the
 third for 3 x 3.
