@@ -112,6 +112,18 @@ def _bind(
     return list(xs), flat, scale, shift, list(slope or ()), flat_rates, counts
 
 
+def _triton_forward(*args: Any) -> Tensors:
+    from lmwp_ops.ops.dilated_bank import triton_launch
+
+    return triton_launch.forward(*args)
+
+
+def _triton_backward(*args: Any) -> tuple[Tensors, ...]:
+    from lmwp_ops.ops.dilated_bank import triton_launch
+
+    return triton_launch.backward(*args)
+
+
 def _check_backward(grads: Tensors, *args: Any) -> None:
     op_args = args[:-1]
     check(*op_args)
@@ -155,6 +167,7 @@ register(
     fake=_fake_forward,
     reference=reference.forward,
     compiled=("cpp",),
+    triton=_triton_forward,
     bind=_bind,
     example=example,
 )
@@ -164,6 +177,7 @@ register_gradient(
     fake=_fake_backward,
     reference=reference.backward,
     compiled={"cpp": compiled.backward},
+    triton=_triton_backward,
     setup_context=_setup_context,
     differentiate=_differentiate,
 )

@@ -131,6 +131,18 @@ def _bind(
     return list(xs), weight, scale, shift, list(slope or ()), list(inputs), list(outputs), *options
 
 
+def _triton_forward(*args: Any) -> Tensors:
+    from lmwp_ops.ops.goctconv2d import triton_launch
+
+    return triton_launch.forward(*args)
+
+
+def _triton_backward(*args: Any) -> tuple[Tensors, ...]:
+    from lmwp_ops.ops.goctconv2d import triton_launch
+
+    return triton_launch.backward(*args)
+
+
 def _check_backward(grads: Tensors, *args: Any) -> None:
     op_args = args[:-1]
     check(*op_args)
@@ -176,6 +188,7 @@ register(
     fake=_fake_forward,
     reference=reference.forward,
     compiled=("cpp",),
+    triton=_triton_forward,
     bind=_bind,
     example=example,
 )
@@ -185,6 +198,7 @@ register_gradient(
     fake=_fake_backward,
     reference=reference.backward,
     compiled={"cpp": compiled.backward},
+    triton=_triton_backward,
     setup_context=_setup_context,
     differentiate=_differentiate,
 )
