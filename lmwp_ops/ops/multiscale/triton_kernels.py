@@ -236,7 +236,7 @@ def _add_term(
 ):  # fmt: skip
     """total [O, P] + the convolution of one source, read at the scale of the result."""
     UNIT: tl.constexpr = VECTOR if MODE[0] == "same" and not ENTRY else 1
-    UNROLL: tl.constexpr = 4 if MODE[0] == "same" and IN * K == 1 and not ENTRY else 1
+    UNROLL: tl.constexpr = 2 if MODE[0] == "same" and IN * K == 1 and not ENTRY else 1
     read = term.read
     images = _image(source, image, read.strides, UNIT)
     for tap in range(K * K):
