@@ -53,10 +53,18 @@ def build_for(dtype: str, flags: tuple[str, ...], output: Path) -> Path:
     )
 
 
-@pytest.mark.parametrize("dtype", C_TYPES)
-def test_matches_float64(dtype, tmp_path):
+@pytest.mark.parametrize(
+    ("dtype", "kernels"),
+    [
+        ("float32", (1, 3, 5)),
+        ("float16", (3,)),
+        ("bfloat16", (3,)),
+        *(pytest.param(dtype, KERNELS, marks=pytest.mark.slow) for dtype in C_TYPES),
+    ],
+)
+def test_matches_float64(dtype, kernels, tmp_path):
     library = BackwardLibrary(str(build_for(dtype, build.PLAIN, tmp_path / "plain.so")))
-    for kernel in KERNELS:
+    for kernel in kernels:
         for case in cases(kernel):
             library.run(case, dtype)
     for stride in (1, 2):
@@ -76,10 +84,17 @@ def assert_all_paths(library: BackwardLibrary, dtype: str, stride: int) -> None:
 
 
 # The 16-bit types differ in rounding alone: one of them shows every memory access.
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_clean_under_address_and_undefined_sanitizers(dtype, tmp_path):
+@pytest.mark.parametrize(
+    ("dtype", "kernels"),
+    [
+        ("float32", (3,)),
+        pytest.param("float32", KERNELS, marks=pytest.mark.slow),
+        pytest.param("float16", KERNELS, marks=pytest.mark.slow),
+    ],
+)
+def test_clean_under_address_and_undefined_sanitizers(dtype, kernels, tmp_path):
     library = build_for(dtype, build.ADDRESS, tmp_path / "address.so")
-    result = build.run_cases(SCRIPT, library, dtype, *KERNELS, sanitized=True)
+    result = build.run_cases(SCRIPT, library, dtype, *kernels, sanitized=True)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
