@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lmwp_ops import _dispatch, _loader, _triton
-from lmwp_ops._examples import Draw, Example, Shapes, convert
+from lmwp_ops._examples import Draw, Example, Shapes, convert, tensors
 from lmwp_ops._layout import empty_like_layout
 from lmwp_ops._library import LIBRARY
 
@@ -86,12 +86,14 @@ def register_gradient(
     reference: Callable[..., Any],
     compiled: Mapping[str, Callable[..., Any]],
     triton: Callable[..., Any] | None = None,
-    setup_context: Callable[..., None],
-    differentiate: Callable[..., Any],
+    kept_outputs: int = 0,
     example: Example | None = None,
 ) -> None:
     """Give the op its gradient, through the defined `<op>_backward`, and that op no gradient.
 
+    `<op>_backward` takes the gradients of the results (of an op with several kinds of them: of the
+    first kind, the others have none), the tensors and lists of tensors that the op begins with,
+    its last `kept_outputs` kinds of results, its settings, and a mask of the gradients wanted.
     `compiled` maps the backends of compiled libraries to what computes `<op>_backward` with them;
     `example` is needed where that takes more than gradients, the op's arguments and a mask; the
     rest is as in `register`.
@@ -109,12 +111,47 @@ def register_gradient(
     ]
     candidates += _everywhere(triton, reference)
     _implement(name, check, fake)
+    setup_context, differentiate = _autograd_of(op, kept_outputs)
     torch.library.register_autograd(
         f"lmwp_ops::{op}", differentiate, setup_context=setup_context, lib=LIBRARY
     )
     torch.library.register_autograd(f"lmwp_ops::{name}", refuse, lib=LIBRARY)
     example = example or partial(_gradients_of, op)
     _dispatch.register(name, candidates, bind=_as_given, example=example)
+
+
+def _autograd_of(op: str, kept_outputs: int) -> tuple[Callable[..., None], Callable[..., Any]]:
+    """What autograd calls in the forward and in the backward pass of an op."""
+    forward, backward = (getattr(torch.ops.lmwp_ops, name) for name in (op, f"{op}_backward"))
+    schema = forward.default._schema
+    count = sum(str(argument.type) in ("Tensor", "List[Tensor]") for argument in schema.arguments)
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        kinds, ctx.settings = list(inputs[:count]), inputs[count:]
+        if len(schema.returns) > 1:
+            ctx.mark_non_differentiable(*(t for kind in output[1:] for t in kind))
+            kinds += output[len(output) - kept_outputs :]
+        ctx.lengths = [None if isinstance(kind, Tensor) else len(kind) for kind in kinds]
+        ctx.save_for_backward(*tensors(kinds))
+
+    def differentiate(ctx: Any, grads: list[Tensor], *_: Any) -> tuple[Any, ...]:
+        saved = iter(ctx.saved_tensors)
+        kinds = [
+            next(saved) if length is None else [next(saved) for _ in range(length)]
+            for length in ctx.lengths
+        ]
+        needed = ctx.needs_input_grad[:count]
+        wanted = [need if isinstance(need, bool) else any(need) for need in needed]
+        gradients = backward.default(grads, *kinds, *ctx.settings, wanted)
+        given: list[Any] = []
+        for gradient, want, length in zip(gradients, wanted, ctx.lengths, strict=False):
+            if length is None:
+                given.append(gradient[0] if want else None)
+            else:
+                given.append(gradient if want else [None] * length)
+        return *given, *[None] * len(ctx.settings)
+
+    return setup_context, differentiate
 
 
 def _implement(

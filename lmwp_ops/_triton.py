@@ -1,8 +1,10 @@
 """Whether Triton can run here. It is imported by the first kernel that runs, not before."""
 
+import importlib
 import importlib.metadata
 import importlib.util
 import os
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -39,6 +41,15 @@ def refuse(xs: list[Tensor], *_: object) -> str | None:
     if xs[0].dtype == torch.float64:
         return "it computes in float32; xs is float64"
     return None
+
+
+def launcher(package: str, function: str) -> Callable[..., Any]:
+    """`function` of `<package>.triton_launch`, which is imported when it is called."""
+
+    def run(*args: Any) -> Any:
+        return getattr(importlib.import_module(f"{package}.triton_launch"), function)(*args)
+
+    return run
 
 
 def launch(kernel: Any, programs: int, device: torch.device, *args: Any, **constants: Any) -> None:

@@ -1,7 +1,7 @@
 """Registration of `bn_prelu_gap`: schema, fake, autograd, autocast and backends."""
 
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -146,27 +146,6 @@ def _fake_backward(
     return empty_gradients(xs, (weight, bias, slope), wanted)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
-    xs, weight, bias, slope, ctx.eps = inputs
-    _, means, batch_mean, batch_var = output
-    ctx.mark_non_differentiable(*means, *batch_mean, *batch_var)
-    kinds = (xs, weight, bias, slope, batch_mean, batch_var)
-    ctx.lengths = [len(kind) for kind in kinds]
-    ctx.save_for_backward(*(t for kind in kinds for t in kind))
-
-
-def _differentiate(ctx: Any, grads: Tensors, *_: Any) -> tuple[Any, ...]:
-    saved = iter(ctx.saved_tensors)
-    kinds = [[next(saved) for _ in range(length)] for length in ctx.lengths]
-    wanted = [any(needed) for needed in ctx.needs_input_grad[:4]]
-    gradients = torch.ops.lmwp_ops.bn_prelu_gap_backward.default(grads, *kinds, ctx.eps, wanted)
-    found = (
-        given if want else [None] * length
-        for given, want, length in zip(gradients, wanted, ctx.lengths[:4], strict=True)
-    )
-    return *found, None
-
-
 register(
     OP,
     check=check,
@@ -182,7 +161,6 @@ register_gradient(
     fake=_fake_backward,
     reference=reference.backward,
     compiled={"cpp": torch.ops.lmwp_ops.bn_prelu_gap_backward_cpp.default},
-    setup_context=_setup_context,
-    differentiate=_differentiate,
+    kept_outputs=2,
     example=example_of_backward,
 )

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmwp_ops import _dispatch
+from lmwp_ops import _dispatch, _triton
 from lmwp_ops._layout import empty_like_layout
 from lmwp_ops._library import define
 from lmwp_ops._registration import (
@@ -16,7 +16,8 @@ from lmwp_ops._registration import (
     register_gradient,
 )
 from lmwp_ops.ops._arguments import split_affine
-from lmwp_ops.ops.depthwise_scales import compiled, reference
+from lmwp_ops.ops._compiled import backward_of
+from lmwp_ops.ops.depthwise_scales import reference
 from lmwp_ops.ops.depthwise_scales.checks import check, check_gradients, output_shape
 from lmwp_ops.ops.depthwise_scales.example import example
 
@@ -100,18 +101,6 @@ def _bind(
     return list(xs), list(weights), scale, shift, list(slope or ()), stride, dilation
 
 
-def _triton_forward(*args: Any) -> Tensors:
-    from lmwp_ops.ops.depthwise_scales import triton_launch
-
-    return triton_launch.forward(*args)
-
-
-def _triton_backward(*args: Any) -> tuple[Tensors, ...]:
-    from lmwp_ops.ops.depthwise_scales import triton_launch
-
-    return triton_launch.backward(*args)
-
-
 def _check_backward(grads: Tensors, *args: Any) -> None:
     *op_args, wanted = args
     check(*op_args)
@@ -135,36 +124,13 @@ def _fake_backward(grads: Tensors, *args: Any) -> tuple[Tensors, ...]:
     return empty_gradients(xs, (weights, scale, shift, slope), wanted)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
-    xs, weights, scale, shift, slope, ctx.stride, ctx.dilation = inputs
-    ctx.lengths = [len(kind) for kind in (xs, weights, scale, shift, slope)]
-    ctx.save_for_backward(*xs, *weights, *scale, *shift, *slope)
-
-
-def _differentiate(ctx: Any, grads: Tensors) -> tuple[Any, ...]:
-    saved = iter(ctx.saved_tensors)
-    kinds = [[next(saved) for _ in range(length)] for length in ctx.lengths]
-    wanted = [any(needed) for needed in ctx.needs_input_grad[:5]]
-    gradients = torch.ops.lmwp_ops.depthwise_scales_backward.default(
-        grads, *kinds, ctx.stride, ctx.dilation, wanted
-    )
-    return (
-        *(
-            g if want else [None] * n
-            for g, want, n in zip(gradients, wanted, ctx.lengths, strict=True)
-        ),
-        None,
-        None,
-    )
-
-
 register(
     "depthwise_scales",
     check=check,
     fake=_fake_forward,
     reference=reference.forward,
     compiled=("cuda", "cpp"),
-    triton=_triton_forward,
+    triton=_triton.launcher(__package__, "forward"),
     bind=_bind,
     example=example,
 )
@@ -175,9 +141,7 @@ register_gradient(
     reference=reference.backward,
     compiled={
         "cuda": torch.ops.lmwp_ops.depthwise_scales_backward_cuda.default,
-        "cpp": compiled.backward,
+        "cpp": backward_of("depthwise_scales"),
     },
-    triton=_triton_backward,
-    setup_context=_setup_context,
-    differentiate=_differentiate,
+    triton=_triton.launcher(__package__, "backward"),
 )

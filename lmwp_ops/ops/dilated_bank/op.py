@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from lmwp_ops import _dispatch
+from lmwp_ops import _dispatch, _triton
 from lmwp_ops._layout import empty_like_layout
 from lmwp_ops._library import define
 from lmwp_ops._registration import (
@@ -16,7 +15,8 @@ from lmwp_ops._registration import (
     register_gradient,
 )
 from lmwp_ops.ops._arguments import Affine, argument_error, split_affine
-from lmwp_ops.ops.dilated_bank import compiled, reference
+from lmwp_ops.ops._compiled import backward_of
+from lmwp_ops.ops.dilated_bank import reference
 from lmwp_ops.ops.dilated_bank.checks import OP, check, check_gradients, output_shapes
 from lmwp_ops.ops.dilated_bank.example import example
 
@@ -112,18 +112,6 @@ def _bind(
     return list(xs), flat, scale, shift, list(slope or ()), flat_rates, counts
 
 
-def _triton_forward(*args: Any) -> Tensors:
-    from lmwp_ops.ops.dilated_bank import triton_launch
-
-    return triton_launch.forward(*args)
-
-
-def _triton_backward(*args: Any) -> tuple[Tensors, ...]:
-    from lmwp_ops.ops.dilated_bank import triton_launch
-
-    return triton_launch.backward(*args)
-
-
 def _check_backward(grads: Tensors, *args: Any) -> None:
     op_args = args[:-1]
     check(*op_args)
@@ -142,32 +130,13 @@ def _fake_backward(grads: Tensors, *args: Any) -> tuple[Tensors, ...]:
     return empty_gradients(xs, (weights, scale, shift, slope), wanted)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
-    *kinds, ctx.dilations, ctx.counts = inputs
-    ctx.lengths = [len(kind) for kind in kinds]
-    ctx.save_for_backward(*(tensor for kind in kinds for tensor in kind))
-
-
-def _differentiate(ctx: Any, grads: Tensors) -> tuple[Any, ...]:
-    saved = iter(ctx.saved_tensors)
-    kinds = [[next(saved) for _ in range(length)] for length in ctx.lengths]
-    wanted = [any(needed) for needed in ctx.needs_input_grad[:5]]
-    gradients = torch.ops.lmwp_ops.dilated_bank_backward.default(
-        grads, *kinds, ctx.dilations, ctx.counts, wanted
-    )
-    given = (
-        g if want else [None] * n for g, want, n in zip(gradients, wanted, ctx.lengths, strict=True)
-    )
-    return *given, None, None
-
-
 register(
     OP,
     check=check,
     fake=_fake_forward,
     reference=reference.forward,
     compiled=("cpp",),
-    triton=_triton_forward,
+    triton=_triton.launcher(__package__, "forward"),
     bind=_bind,
     example=example,
 )
@@ -176,8 +145,6 @@ register_gradient(
     check=_check_backward,
     fake=_fake_backward,
     reference=reference.backward,
-    compiled={"cpp": compiled.backward},
-    triton=_triton_backward,
-    setup_context=_setup_context,
-    differentiate=_differentiate,
+    compiled={"cpp": backward_of(OP)},
+    triton=_triton.launcher(__package__, "backward"),
 )

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
-from lmwp_ops import _dispatch
+from lmwp_ops import _dispatch, _triton
 from lmwp_ops._layout import empty_like_layout
 from lmwp_ops._library import define
 from lmwp_ops._registration import (
@@ -16,7 +15,8 @@ from lmwp_ops._registration import (
     register_gradient,
 )
 from lmwp_ops.ops._arguments import Affine, argument_error, check_channels, split_affine
-from lmwp_ops.ops.goctconv2d import compiled, reference
+from lmwp_ops.ops._compiled import backward_of
+from lmwp_ops.ops.goctconv2d import reference
 from lmwp_ops.ops.goctconv2d.checks import OP, check, check_gradients, output_shapes
 from lmwp_ops.ops.goctconv2d.example import example
 
@@ -131,18 +131,6 @@ def _bind(
     return list(xs), weight, scale, shift, list(slope or ()), list(inputs), list(outputs), *options
 
 
-def _triton_forward(*args: Any) -> Tensors:
-    from lmwp_ops.ops.goctconv2d import triton_launch
-
-    return triton_launch.forward(*args)
-
-
-def _triton_backward(*args: Any) -> tuple[Tensors, ...]:
-    from lmwp_ops.ops.goctconv2d import triton_launch
-
-    return triton_launch.backward(*args)
-
-
 def _check_backward(grads: Tensors, *args: Any) -> None:
     op_args = args[:-1]
     check(*op_args)
@@ -161,34 +149,13 @@ def _fake_backward(grads: Tensors, *args: Any) -> tuple[Tensors, ...]:
     return empty_gradients(xs, ([weight], scale, shift, slope), wanted)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
-    xs, weight, scale, shift, slope, *ctx.settings = inputs
-    ctx.lengths = [len(kind) for kind in (xs, [weight], scale, shift, slope)]
-    ctx.save_for_backward(*xs, weight, *scale, *shift, *slope)
-
-
-def _differentiate(ctx: Any, grads: Tensors) -> tuple[Any, ...]:
-    saved = iter(ctx.saved_tensors)
-    xs, (weight,), *epilogue = ([next(saved) for _ in range(n)] for n in ctx.lengths)
-    wants_xs, wants_weight, *wants_epilogue = ctx.needs_input_grad[:5]
-    wanted = [any(wants_xs), wants_weight, *(any(wants) for wants in wants_epilogue)]
-    kinds = torch.ops.lmwp_ops.goctconv2d_backward.default(
-        grads, xs, weight, *epilogue, *ctx.settings, wanted
-    )
-    given = [
-        kind if want else [None] * n
-        for kind, want, n in zip(kinds, wanted, ctx.lengths, strict=True)
-    ]
-    return given[0], given[1][0], *given[2:], *[None] * len(ctx.settings)
-
-
 register(
     OP,
     check=check,
     fake=_fake_forward,
     reference=reference.forward,
     compiled=("cpp",),
-    triton=_triton_forward,
+    triton=_triton.launcher(__package__, "forward"),
     bind=_bind,
     example=example,
 )
@@ -197,8 +164,6 @@ register_gradient(
     check=_check_backward,
     fake=_fake_backward,
     reference=reference.backward,
-    compiled={"cpp": compiled.backward},
-    triton=_triton_backward,
-    setup_context=_setup_context,
-    differentiate=_differentiate,
+    compiled={"cpp": backward_of(OP)},
+    triton=_triton.launcher(__package__, "backward"),
 )
