@@ -5,10 +5,15 @@
 #include <mutex>
 #include <new>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace lmwp {
 namespace {
 
 constexpr std::size_t kAlignment = 64;
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
 struct Block {
   void* memory;
@@ -37,6 +42,17 @@ std::size_t rounded(std::size_t bytes) {
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
 }
 
+// Memory of the C library; where it can, large blocks are of huge pages, each a single fault.
+void* allocate(std::size_t bytes) {
+  const bool large = bytes >= kHugePage;
+  void* const memory = std::aligned_alloc(large ? kHugePage : kAlignment, bytes);
+  if (memory == nullptr) throw std::bad_alloc();
+#if defined(MADV_HUGEPAGE)
+  if (large) madvise(memory, bytes, MADV_HUGEPAGE);  // a failure costs nothing but time
+#endif
+  return memory;
+}
+
 }  // namespace
 
 void* take_memory(std::size_t bytes) {
@@ -52,9 +68,7 @@ void* take_memory(std::size_t bytes) {
       return memory;
     }
   }
-  void* const memory = std::aligned_alloc(kAlignment, bytes);
-  if (memory == nullptr) throw std::bad_alloc();
-  return memory;
+  return allocate(bytes);
 }
 
 void give_memory(void* memory, std::size_t bytes) noexcept {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "common/epilogue.h"
+#include "cpu/multiscale_conv.h"
 #include "cpu/resample.h"
 #include "cpu/rows.h"
 
@@ -11,7 +12,6 @@ namespace lmwp::LMWP_ISA {
 // Channels and vectors of sums that stay in registers: 24 of 32, or 12 of 16.
 constexpr int64_t kTileChannels = kLanes == 16 ? 8 : 4;
 constexpr int64_t kTileVectors = 3;
-constexpr int64_t kMostAddends = 8;
 
 // What a tile of output channels sums up: element k of the sum of channel t is
 // weight[k * channels + t] * source[k][row * pitch + column].
@@ -19,6 +19,7 @@ struct TileSources {
   const float* const* source;
   int64_t count, pitch;
   const float* weight;
+  int64_t first;  // row of the sources where the tile begins
 };
 
 // Planes of the output's width, one for each channel of the tile, that are resized to its height
@@ -89,12 +90,20 @@ static inline void conv_vectors(const TileSources& sources, const MixedRows* mix
   }
 }
 
-// Rows [begin, begin + rows) of T channels. The last vector of a row moves back to end at `width`;
+// Of the `left` last vectors of a row, as evenly as can be: sums of a single one wait for each
+// other.
+static inline int64_t vectors_at_once(int64_t left, int64_t width) {
+  static_assert(kTileVectors == 3);
+  const int64_t count = left == 4 ? 2 : min(left, kTileVectors);
+  return count > 1 && count * kLanes > width ? count - 1 : count;
+}
+
+// Rows [begin, begin + rows) of T channels. The last vectors of a row move back to end at `width`;
 // only where a row is narrower than a vector is a whole one read and written all the same.
 template <int T>
 static void conv_tile(const TileSources& sources, const TileTarget& target, int64_t begin,
                       int64_t rows, int64_t width) {
-  MixedRows mixed[kMostAddends];
+  MixedRows mixed[kMostTerms];
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t i = 0; i < target.addend_count; ++i) {
       const TileAddend& addend = target.addends[i];
@@ -105,14 +114,20 @@ static void conv_tile(const TileSources& sources, const TileTarget& target, int6
                   addend.plane + (next - addend.first) * addend.pitch, addend.stride, fraction};
     }
     float* const out = target.out + r * target.pitch;
-    const int64_t row = r * sources.pitch;
-    int64_t column = 0;
-    for (; column + kTileVectors * kLanes <= width; column += kTileVectors * kLanes) {
-      conv_vectors<T, kTileVectors>(sources, mixed, target, row, column, out);
-    }
-    for (; column < width; column += kLanes) {
-      const int64_t last = max(0, min(column, width - kLanes));
-      conv_vectors<T, 1>(sources, mixed, target, row, last, out);
+    const int64_t row = (sources.first + r) * sources.pitch;
+    const int64_t vectors = ceil_div(width, kLanes);
+    for (int64_t done = 0; done < vectors;) {
+      const int64_t count = vectors_at_once(vectors - done, width);
+      const bool last = done + count == vectors;
+      const int64_t column = last ? max(0, width - count * kLanes) : done * kLanes;
+      if (count == 3) {
+        conv_vectors<T, 3>(sources, mixed, target, row, column, out);
+      } else if (count == 2) {
+        conv_vectors<T, 2>(sources, mixed, target, row, column, out);
+      } else {
+        conv_vectors<T, 1>(sources, mixed, target, row, column, out);
+      }
+      done += count;
     }
   }
 }

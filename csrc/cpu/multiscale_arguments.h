@@ -8,7 +8,7 @@ namespace lmwp {
 
 using Counts = std::vector<int64_t>;
 
-constexpr std::size_t kMostScales = 8;
+constexpr std::size_t kMostScales = kMostTerms;
 constexpr int64_t kGrainMultiplications = 1 << 20;  // worth a thread
 
 struct Size {

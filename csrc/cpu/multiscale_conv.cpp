@@ -1,12 +1,12 @@
 // Convolutions from branches at several scales to branches at several scales, depth first.
 //
-// A task is a band of rows of one output. Channels that a 1 x 1 kernel can read where they are stay
-// there; the others are brought into zero-padded float32 planes that stay in cache: conversion, any
-// strides, pooling and resizing down happen on the way, and a tap of the kernel is one constant
-// offset. For every few output channels at a time, terms of coarser scales are convolved at their
-// own size and widened, the other terms are added to them in registers, and what follows -
-// epilogue, depthwise stages - is applied while the rows are still in cache. See the ops' READMEs
-// for the counts.
+// A task is a band of rows of one output. What it reads is brought into float32 planes that stay in
+// cache: conversion, any strides, padding, pooling and resizing down happen on the way, and a tap
+// of the kernel is one constant offset. Terms of coarser scales are convolved at their own size and
+// widened; then, a strip of rows after the other, all output channels are computed, a few at a time
+// in registers, with the epilogue. Where depthwise stages follow, the strip is the band, and the
+// stages run on a channel's rows while they are still in cache. See the ops' READMEs for the
+// counts.
 #include "cpu/multiscale_conv.h"
 
 #include "cpu/denormals.h"
@@ -39,9 +39,18 @@ class Runner {
     for (float*& row : buffers_) row = arena.take(buffer) + kAlign;
     for (float*& row : out_rows_) row = arena.take(buffer);
     pointers_ = reinterpret_cast<const float**>(arena.take(pointer_floats(problem, output)));
+    coarse_pointers_ =
+        reinterpret_cast<const float**>(arena.take(coarse_pointer_floats(problem, output)));
     result_ = arena.take(kTileChannels * results_.floats()) + kAlign;
     staged_ = arena.take(results_.floats()) + kAlign;
-    planes_ = arena;
+    int64_t coarse_taps = 0;
+    for (int64_t i = 0; i < output.term_count; ++i) {
+      pieces_[i] = take(arena, output.terms[i], coarse_taps);
+      if (is_coarse(output.terms[i])) coarse_taps += taps_of(output.terms[i]);
+    }
+    own_taps_ = tap_count(problem, output, false);
+    taps_ = own_taps_ + coarse_taps;
+    coarse_result_ = arena.take(0) + kAlign;
   }
 
   void run(int64_t image, int64_t band) {
@@ -52,29 +61,50 @@ class Runner {
     conv_begin_ = max(0, begin_ - halo);
     conv_end_ = min(output_.height, end_ + halo);
     image_ = image;
-    load_terms();
-    const float* weight = packed_;
-    for_each_tile(output_, [&](const Tile& tile) { weight = compute(tile, weight); });
+    const float** pointers = pointers_;
+    for (int64_t g = 0; g < output_.group_count; ++g) {
+      for (int64_t i = 0; i < output_.term_count; ++i) {
+        if (!is_coarse(output_.terms[i])) pointers = add_taps(i, output_.groups[g], pointers);
+      }
+    }
+    for (int64_t i = 0; i < output_.term_count; ++i) load_term(i);
+    const int64_t step =
+        output_.depthwise ? conv_end_ - conv_begin_ : strip_rows(problem_, output_, own_);
+    for (int64_t h = conv_begin_; h < conv_end_; h += step) {
+      const int64_t end = min(h + step, conv_end_);
+      for_each_tile(output_, [&](const Tile& tile) { compute(tile, h, end); });
+    }
   }
 
  private:
-  // What a term takes of scratch, in the order in which it is taken.
+  // What a term has of scratch.
   struct Pieces {
     Planes planes;
-    float *tables, *plane, *widened;
+    float *tables, *plane;  // no plane: it is read where it is
+    float* widened;         // a coarser term's part of every output channel, laid out as `wide`
+    Results wide;
+    int64_t first_tap;   // of a coarser term among those of all of them
+    int64_t begin, end;  // rows of the band
   };
 
-  Pieces take(Arena& arena, const ConvTerm& term) const {
-    Pieces pieces{own_, arena.take(ColumnResizer::scratch_floats(horizontal(term, output_.width))),
-                  nullptr, nullptr};
-    if (in_place(problem_, term)) return pieces;
+  Pieces take(Arena& arena, const ConvTerm& term, int64_t first_tap) const {
+    Pieces pieces{};
+    pieces.planes = own_;
+    pieces.tables = arena.take(ColumnResizer::scratch_floats(horizontal(term, output_.width)));
     if (is_coarse(term)) {
       pieces.planes = coarse_planes(problem_, output_, term, rows_);
-      const Results wide = widened(output_, term, pieces.planes, rows_);
-      pieces.widened = arena.take(kTileChannels * wide.floats());
+      pieces.wide = widened(output_, term, pieces.planes, rows_);
+      pieces.widened = arena.take(output_.channels * pieces.wide.floats());
+      pieces.first_tap = first_tap;
     }
-    pieces.plane = arena.take(term.input->channels * pieces.planes.floats());
+    if (!in_place(problem_, output_, term)) {
+      pieces.plane = arena.take(term.input->channels * pieces.planes.floats());
+    }
     return pieces;
+  }
+
+  int64_t taps_of(const ConvTerm& term) const {
+    return term.input->channels * problem_.kernel * problem_.kernel;
   }
 
   const T* input_channel(const ConvInput& input, int64_t c) const {
@@ -96,29 +126,31 @@ class Runner {
     }
   }
 
-  void load_terms() {
-    Arena arena = planes_;
-    for (int64_t i = 0; i < output_.term_count; ++i) {
-      const ConvTerm& term = output_.terms[i];
-      const Pieces pieces = take(arena, term);
-      if (in_place(problem_, term)) continue;
-      int64_t begin = conv_begin_, end = conv_end_;
-      if (is_coarse(term)) coarse_rows(term, &begin, &end);
-      const ColumnResizer resizer(horizontal(term, output_.width), pieces.tables);
-      if (term.resample != Resample::none) resizer.prepare();
-      load_rows(term, resizer, pieces, begin, end);
-    }
-    coarse_result_ = arena.take(0) + kAlign;
+  // Brings the band's rows of term i into its planes and, if it is coarser, on to its part of
+  // every output channel.
+  void load_term(int64_t i) {
+    const ConvTerm& term = output_.terms[i];
+    Pieces& pieces = pieces_[i];
+    pieces.begin = conv_begin_;
+    pieces.end = conv_end_;
+    if (in_place(problem_, output_, term)) return;
+    if (is_coarse(term)) coarse_rows(term, &pieces.begin, &pieces.end);
+    const ColumnResizer resizer(horizontal(term, output_.width), pieces.tables);
+    if (term.resample != Resample::none) resizer.prepare();
+    load_rows(term, resizer, pieces);
+    if (!is_coarse(term)) return;
+    for_each_tile(output_, [&](const Tile& tile) { widen(i, resizer, tile); });
   }
 
-  // Rows [begin, end) of a term with padding around them.
-  void load_rows(const ConvTerm& term, const ColumnResizer& resizer, const Pieces& pieces,
-                 int64_t begin, int64_t end) const {
+  // Rows of a term with padding around them.
+  void load_rows(const ConvTerm& term, const ColumnResizer& resizer, const Pieces& pieces) const {
     const Planes& planes = pieces.planes;
+    const int64_t begin = pieces.begin, end = pieces.end;
     const Axis rows = vertical(term, output_.height);
     float* to = pieces.plane;
     for (int64_t c = 0; c < term.input->channels; ++c, to += planes.floats()) {
       const T* x = input_channel(*term.input, c);
+      if (planes.padding == 0 && reader_.read_rows(term, x, begin, end - begin, to)) continue;
       clear(to, planes.lead());
       float* row = to + planes.lead();
       for (int64_t h = begin - planes.padding; h < end + planes.padding; ++h, row += planes.pitch) {
@@ -132,113 +164,122 @@ class Runner {
     }
   }
 
-  // Appends, for each channel of a term and each tap, where the first pixel reads.
-  const float** add_taps(const ConvTerm& term, const Pieces& pieces, int64_t dilation,
-                         const float** to) const {
+  // Appends, for each channel of term i and each tap, where the first pixel reads.
+  const float** add_taps(int64_t i, const ConvGroup& group, const float** to) const {
+    const ConvTerm& term = output_.terms[i];
+    const Pieces& pieces = pieces_[i];
     const Planes& planes = pieces.planes;
     const int64_t reach = problem_.kernel / 2;
-    dilation = effective_dilation(dilation * term.dilation, {planes.height, planes.width});
+    const Size size{planes.height, planes.width};
+    const int64_t dilation = effective_dilation(group.dilation * term.dilation, size);
     for (int64_t c = 0; c < term.input->channels; ++c) {
       const float* first =
           pieces.plane
               ? pieces.plane + c * planes.floats() + planes.lead() + planes.padding * planes.pitch
               : reinterpret_cast<const float*>(input_channel(*term.input, c)) +
                     conv_begin_ * planes.pitch;
-      for (int64_t i = -reach; i <= reach; ++i) {
-        for (int64_t j = -reach; j <= reach; ++j) {
-          *to++ = first + i * dilation * planes.pitch + j * dilation;
+      for (int64_t y = -reach; y <= reach; ++y) {
+        for (int64_t x = -reach; x <= reach; ++x) {
+          *to++ = first + y * dilation * planes.pitch + x * dilation;
         }
       }
     }
     return to;
   }
 
-  // One tile from its sources to the output; returns where the weights of the next one lie.
-  const float* compute(const Tile& tile, const float* weight) {
-    const TileFunction function = tile_function(tile.channels);
-    const int64_t taps = tap_count(problem_, output_, false);
-    TileAddend addends[kMostAddends];
-    const int64_t addend_count =
-        widen_coarse_terms(tile, function, weight + taps * tile.channels, addends);
-
-    const float** end = pointers_;
-    Arena arena = planes_;
+  // Rows [begin, end) of one tile from its sources to the output.
+  void compute(const Tile& tile, int64_t begin, int64_t end) {
+    TileAddend addends[kMostTerms];
+    int64_t addend_count = 0;
     for (int64_t i = 0; i < output_.term_count; ++i) {
       const ConvTerm& term = output_.terms[i];
-      const Pieces pieces = take(arena, term);
-      if (!is_coarse(term)) end = add_taps(term, pieces, tile.group->dilation, end);
+      const Pieces& pieces = pieces_[i];
+      if (!is_coarse(term)) continue;
+      const bool resized = term.resample == Resample::bilinear_up;
+      const Axis same{output_.height, output_.height};
+      addends[addend_count++] = {pieces.widened + tile.output_channel * pieces.wide.floats(),
+                                 pieces.wide.floats(), pieces.wide.pitch,
+                                 resized ? pieces.begin : conv_begin_,
+                                 resized ? vertical(term, output_.height) : same};
     }
-    const ConvEpilogue& epilogue = output_.epilogue;
     const int64_t c = tile.output_channel;
-    function(
-        {pointers_, end - pointers_, own_.pitch, weight},
+    const ConvEpilogue& epilogue = output_.epilogue;
+    float* out = result_ + (output_.depthwise ? conv_begin_ - first_row() : 0) * results_.pitch;
+    int64_t stride = results_.floats(), pitch = results_.pitch;
+    const bool direct = is_direct();
+    if (direct) {
+      out = reinterpret_cast<float*>(output_row(c, begin));
+      stride = output_.stride[1];
+      pitch = output_.stride[2];
+    }
+    int64_t rows = end - begin, width = output_.width;
+    if (addend_count == 0 && own_.pitch == width && pitch == width) {
+      width *= rows;  // without gaps between them, rows are one
+      rows = 1;
+    }
+    tile_function(tile.channels)(
+        {pointers_ + (tile.group - output_.groups) * own_taps_, own_taps_, own_.pitch,
+         packed_ + c * taps_, begin - conv_begin_},
         {addends, addend_count, epilogue.scale ? epilogue.scale + c : kOnes,
          epilogue.shift ? epilogue.shift + c : kZeros, epilogue.slope ? epilogue.slope + c : kOnes,
-         result_ + (conv_begin_ - first_row()) * results_.pitch, results_.floats(), results_.pitch},
-        conv_begin_, conv_end_ - conv_begin_, output_.width);
+         out, stride, pitch},
+        begin, rows, width);
+    if (direct) return;
     for (int64_t t = 0; t < tile.channels; ++t) {
       float* const finished = result_ + t * results_.floats();
       if (output_.depthwise) {
         run_stages(c + t, finished);
       } else if (output_.spread_height) {
-        spread(c + t, finished);
+        spread(c + t, finished, begin, end);
       } else {
-        for (int64_t h = begin_; h < end_; ++h) {
-          write_row(finished + (h - begin_) * results_.pitch, output_.width, output_row(c + t, h),
+        for (int64_t h = begin; h < end; ++h) {
+          write_row(finished + (h - begin) * results_.pitch, output_.width, output_row(c + t, h),
                     output_.stride[3]);
         }
       }
     }
-    return weight + (taps + tap_count(problem_, output_, true)) * tile.channels;
   }
 
-  // Convolves the terms of coarser scales and brings them to the output's width; their number.
-  int64_t widen_coarse_terms(const Tile& tile, TileFunction function, const float* weight,
-                             TileAddend* addends) {
-    int64_t count = 0;
-    Arena arena = planes_;
-    for (int64_t i = 0; i < output_.term_count; ++i) {
-      const ConvTerm& term = output_.terms[i];
-      const Pieces pieces = take(arena, term);
-      if (!is_coarse(term)) continue;
-      const Planes& planes = pieces.planes;
-      int64_t begin, end;
-      coarse_rows(term, &begin, &end);
-      const Results narrow(planes.width, planes.rows);
-      const Results wide = widened(output_, term, planes, rows_);
-      const int64_t taps = add_taps(term, pieces, tile.group->dilation, pointers_) - pointers_;
-      function({pointers_, taps, planes.pitch, weight},
-               {nullptr, 0, kOnes, kZeros, kOnes, coarse_result_, narrow.floats(), narrow.pitch},
-               begin, end - begin, planes.width);
-      weight += taps * tile.channels;
-      const ColumnResizer resizer(horizontal(term, output_.width), pieces.tables);
-      for (int64_t t = 0; t < tile.channels; ++t) {
-        float* const from = coarse_result_ + t * narrow.floats();
-        float* const to = pieces.widened + t * wide.floats();
-        if (term.resample == Resample::bilinear_up) {
-          for (int64_t r = 0; r < end - begin; ++r) {
-            resizer(from + r * narrow.pitch, to + r * wide.pitch);
-          }
-        } else if (term.resample == Resample::max_pool_adjoint) {
-          route(term, tile.output_channel + t, from, narrow.pitch, begin, end, to, wide.pitch);
-        } else {
-          gather(term, resizer, from, narrow.pitch, begin, to, wide.pitch);
+  // Whether tiles can store their results where they belong.
+  bool is_direct() const {
+    return is_float32(static_cast<const T*>(nullptr)) && output_.stride[3] == 1 &&
+           output_.width >= kLanes && !output_.depthwise && !output_.spread_height;
+  }
+
+  // Convolves coarser term i and brings its part of a tile to the output's width.
+  void widen(int64_t i, const ColumnResizer& resizer, const Tile& tile) {
+    const ConvTerm& term = output_.terms[i];
+    const Pieces& pieces = pieces_[i];
+    const int64_t rows = pieces.end - pieces.begin, pitch = pieces.planes.pitch;
+    const Results narrow(pieces.planes.width, pieces.planes.rows);
+    const Results& wide = pieces.wide;
+    const float* const weight =
+        packed_ + tile.output_channel * taps_ + (own_taps_ + pieces.first_tap) * tile.channels;
+    add_taps(i, *tile.group, coarse_pointers_);
+    tile_function(tile.channels)(
+        {coarse_pointers_, taps_of(term), pitch, weight, 0},
+        {nullptr, 0, kOnes, kZeros, kOnes, coarse_result_, narrow.floats(), narrow.pitch},
+        pieces.begin, rows, pieces.planes.width);
+    for (int64_t t = 0; t < tile.channels; ++t) {
+      float* const from = coarse_result_ + t * narrow.floats();
+      float* const to = pieces.widened + (tile.output_channel + t) * wide.floats();
+      if (term.resample == Resample::bilinear_up) {
+        for (int64_t r = 0; r < rows; ++r) {
+          resizer(from + r * narrow.pitch, to + r * wide.pitch);
         }
+      } else if (term.resample == Resample::max_pool_adjoint) {
+        route(term, tile.output_channel + t, from, narrow.pitch, pieces, to);
+      } else {
+        gather(term, resizer, from, narrow.pitch, pieces, to);
       }
-      const Axis same{output_.height, output_.height};
-      addends[count++] =
-          term.resample == Resample::bilinear_up
-              ? TileAddend{pieces.widened, wide.floats(), wide.pitch, begin,
-                           vertical(term, output_.height)}
-              : TileAddend{pieces.widened, wide.floats(), wide.pitch, conv_begin_, same};
     }
-    return count;
   }
 
-  // Takes the rows [begin, end) of gradients at `from` to the band's rows at `to`.
-  void route(const ConvTerm& term, int64_t c, const float* from, int64_t from_pitch, int64_t begin,
-             int64_t end, float* to, int64_t pitch) const {
+  // Takes the rows of gradients at `from` to the band's rows at `to`.
+  void route(const ConvTerm& term, int64_t c, const float* from, int64_t from_pitch,
+             const Pieces& pieces, float* to) const {
     const ConvInput& routed = *output_.routed;
+    const int64_t begin = pieces.begin, end = pieces.end, pitch = pieces.wide.pitch;
     const T* const x = input_channel(routed, c);
     for (int64_t q = begin; q < end; ++q) {
       reader_.route(routed, x, term.steps, q, from + (q - begin) * from_pitch, conv_begin_,
@@ -249,26 +290,24 @@ class Runner {
     }
   }
 
-  // Brings gradients of resized rows, those from `begin` on at `from`, back to the band's rows.
+  // Brings the gradients of resized rows at `from` back to the band's rows at `to`.
   void gather(const ConvTerm& term, const ColumnResizer& resizer, const float* from,
-              int64_t from_pitch, int64_t begin, float* to, int64_t pitch) const {
+              int64_t from_pitch, const Pieces& pieces, float* to) const {
     const Axis axis = vertical(term, output_.height);
     float* const mixed = buffers_[4];
-    for (int64_t h = conv_begin_; h < conv_end_; ++h, to += pitch) {
-      clear(mixed, align(horizontal(term, output_.width).out));
-      for (int64_t r = axis.first_from(h - 1); r < axis.first_from(h + 1); ++r) {
-        add_row(from + (r - begin) * from_pitch, axis.weight(r, h),
-                horizontal(term, output_.width).out, mixed);
-      }
+    for (int64_t h = conv_begin_; h < conv_end_; ++h, to += pieces.wide.pitch) {
+      gather_rows(
+          axis, h, horizontal(term, output_.width).out,
+          [&](int64_t r, int) { return from + (r - pieces.begin) * from_pitch; }, mixed);
       resizer.adjoint(mixed, to);
     }
   }
 
   // Gives a quarter of each result to four pixels of the output.
-  void spread(int64_t c, const float* result) const {
+  void spread(int64_t c, const float* result, int64_t begin, int64_t end) const {
     float* const row = out_rows_[0];
     const int64_t width = output_.spread_width;
-    for (int64_t h = begin_; h < end_; ++h, result += results_.pitch) {
+    for (int64_t h = begin; h < end; ++h, result += results_.pitch) {
       for (int64_t i = 0; i < output_.width; i += kLanes) {
         const Vec quarter = load<Vec>(result + i) * 0.25f;
         store(row + 2 * i, interleave_low(quarter, quarter));
@@ -279,7 +318,7 @@ class Runner {
         write_row(row, width, output_row(c, to), output_.stride[3]);
       }
     }
-    if (end_ < output_.height || output_.spread_height % 2 == 0) return;
+    if (end < output_.height || output_.spread_height % 2 == 0) return;
     clear(row, width);
     write_row(row, width, output_row(c, output_.spread_height - 1), output_.stride[3]);
   }
@@ -365,9 +404,10 @@ class Runner {
   float* buffers_[kBuffers];
   float* out_rows_[kRows];
   const TermReader<T> reader_;
-  Arena planes_{nullptr};  // what `take` takes from
+  Pieces pieces_[kMostTerms];
+  int64_t own_taps_, taps_;  // of an output channel at its own scale, and all of them
   float *result_, *staged_, *coarse_result_;
-  const float** pointers_;
+  const float **pointers_, **coarse_pointers_;
   int64_t image_, begin_, end_;    // output rows of the task
   int64_t conv_begin_, conv_end_;  // rows of the convolution's result that it needs
 };

@@ -27,6 +27,8 @@ enum class Resample {
   bilinear_up_adjoint,    // before the convolution
 };
 
+constexpr int64_t kMostTerms = 8;  // of one output
+
 // What one input adds to one output.
 struct ConvTerm {
   const ConvInput* input;

@@ -11,6 +11,8 @@
 namespace lmwp::LMWP_ISA {
 
 constexpr int64_t kBandFloats = 196608;  // planes of a task, much of a second-level cache
+constexpr int64_t kPanelFloats = 49152;  // the same where nothing follows the convolution
+constexpr int64_t kStripFloats = 6144;   // three quarters of a first-level cache
 constexpr int64_t kLeastRows = 8;  // below, bands spend more on their borders than on themselves
 constexpr int64_t kSlack = (kTileVectors + 1) * kLanes;  // whole vectors beyond the last row
 constexpr int64_t kStageHalo = 2;                        // rows around a band for two 3 x 3 stages
@@ -125,15 +127,16 @@ struct Planes {
   int64_t rows;           // of a band, without padding
 
   int64_t lead() const { return align(padding); }  // zeros to the left of the first row
-  int64_t floats() const { return lead() + align((rows + 2 * padding) * pitch + kSlack); }
+  int64_t floats() const { return spaced(lead() + (rows + 2 * padding) * pitch + kSlack); }
 };
 
 // How the results of a tile lie in scratch: rows with zeros to their left and right.
 struct Results {
   int64_t pitch, rows;
 
+  Results() : pitch(0), rows(0) {}
   Results(int64_t width, int64_t row_count) : pitch(align(width + 2)), rows(row_count) {}
-  int64_t floats() const { return kAlign + align(rows * pitch + kSlack); }
+  int64_t floats() const { return spaced(kAlign + rows * pitch + kSlack); }
 };
 
 // From the map's extent on, every tap but the centre reads padding, whatever the dilation.
@@ -156,12 +159,15 @@ static inline int64_t halo_of(const ConvOutput& output) {
   return output.depthwise ? kStageHalo : 0;
 }
 
-// Whether a 1 x 1 kernel can read the term's input where it is, in whole vectors.
-static inline bool in_place(const ConvProblem& problem, const ConvTerm& term) {
+// Whether a 1 x 1 kernel reads the term's input where it is, in whole vectors. Where stages follow,
+// a band is large, and what is near stays near; elsewhere, copying into a panel brings it near.
+static inline bool in_place(const ConvProblem& problem, const ConvOutput& output,
+                            const ConvTerm& term) {
   const ConvInput& input = *term.input;
-  return problem.dtype == Dtype::float32 && problem.kernel == 1 && !input.entry_pool &&
-         term.resample == Resample::none && input.stride[3] == 1 && input.width >= kLanes &&
-         input.stride[2] >= input.width && input.stride[2] <= 2 * input.width;
+  return output.depthwise && problem.dtype == Dtype::float32 && problem.kernel == 1 &&
+         !input.entry_pool && term.resample == Resample::none && input.stride[3] == 1 &&
+         input.width >= kLanes && input.stride[2] >= input.width &&
+         input.stride[2] <= 2 * input.width;
 }
 
 static inline int64_t conv_rows(const ConvOutput& output, int64_t rows) {
@@ -174,7 +180,7 @@ static inline Planes own_planes(const ConvProblem& problem, const ConvOutput& ou
   const int64_t padding = padding_of(problem, output, {output.height, output.width});
   int64_t pitch = output.width + padding;
   for (int64_t i = 0; i < output.term_count; ++i) {
-    if (in_place(problem, output.terms[i])) pitch = output.terms[i].input->stride[2];
+    if (in_place(problem, output, output.terms[i])) pitch = output.terms[i].input->stride[2];
   }
   return {output.width, output.height, padding, pitch, conv_rows(output, rows)};
 }
@@ -204,9 +210,24 @@ static inline int64_t buffer_floats(const ConvOutput& output) {
   return kAlign + align(width) + 2 * kSlack;
 }
 
+static inline int64_t pointer_floats(int64_t count) {
+  return align(count * sizeof(const float*) / sizeof(float));
+}
+
 static inline int64_t pointer_floats(const ConvProblem& problem, const ConvOutput& output) {
-  const int64_t taps = max(tap_count(problem, output, false), tap_count(problem, output, true));
-  return align(taps * sizeof(const float*) / sizeof(float));
+  return pointer_floats(output.group_count * tap_count(problem, output, false));
+}
+
+static inline int64_t coarse_pointer_floats(const ConvProblem& problem, const ConvOutput& output) {
+  return pointer_floats(tap_count(problem, output, true));
+}
+
+// Rows that all tiles compute in turn while what they read is in the first-level cache.
+static inline int64_t strip_rows(const ConvProblem& problem, const ConvOutput& output,
+                                 const Planes& own) {
+  const int64_t area = problem.kernel * problem.kernel;
+  const int64_t row = tap_count(problem, output, false) / area * own.pitch;
+  return max(1, kStripFloats / max(1, row));
 }
 
 // Floats of scratch for `rows` output rows of one output; see Runner for what lies there.
@@ -214,6 +235,7 @@ static inline int64_t scratch_floats(const ConvProblem& problem, const ConvOutpu
                                      int64_t rows) {
   const Results results(output.width, conv_rows(output, rows));
   int64_t floats = kAlign + pointer_floats(problem, output);
+  floats += coarse_pointer_floats(problem, output);
   floats += (kBuffers + kRows) * buffer_floats(output);
   floats += (kTileChannels + 1) * results.floats();
   int64_t coarse_results = 0;
@@ -223,9 +245,9 @@ static inline int64_t scratch_floats(const ConvProblem& problem, const ConvOutpu
     if (is_coarse(term)) {
       const Planes planes = coarse_planes(problem, output, term, rows);
       floats += term.input->channels * planes.floats();
-      floats += kTileChannels * widened(output, term, planes, rows).floats();
+      floats += output.channels * widened(output, term, planes, rows).floats();
       coarse_results = max(coarse_results, Results(planes.width, planes.rows).floats());
-    } else if (!in_place(problem, term)) {
+    } else if (!in_place(problem, output, term)) {
       floats += term.input->channels * own_planes(problem, output, rows).floats();
     }
   }
@@ -236,7 +258,8 @@ static inline int64_t scratch_floats(const ConvProblem& problem, const ConvOutpu
 static inline int64_t fitting_rows(const ConvProblem& problem, const ConvOutput& output) {
   const int64_t least = scratch_floats(problem, output, kLeastRows);
   const int64_t more = scratch_floats(problem, output, 2 * kLeastRows) - least;
-  const int64_t steps = 1 + max(0, kBandFloats - least) / max(1, more);
+  const int64_t budget = output.depthwise ? kBandFloats : kPanelFloats;
+  const int64_t steps = 1 + max(0, budget - least) / max(1, more);
   return min(output.height, kLeastRows * steps);
 }
 

@@ -1,10 +1,10 @@
 // Gradients of the weights of multi-scale convolutions: for every pair of an input channel and an
 // output channel, and every tap, the sum over pixels of their products.
 //
-// A task is a band of rows of one image for one block of the weight. Planes that can be read where
-// they are stay there; the others - pooled, resized, zero padded, 16-bit - are brought into float32
-// planes in scratch. A piece of all planes that fits into the first-level cache meets all tiles of
-// channels before the next piece; sums wait in scratch, a vector each.
+// A task is a band of rows of one image. For one block of the weight after the other, both sides
+// are brought into float32 planes in scratch: pooled, resized, zero padded, converted. A piece of
+// all planes that fits into the first-level cache meets all tiles of channels before the next
+// piece; sums wait in scratch, a vector each.
 #include "cpu/multiscale_weight.h"
 
 #include "cpu/denormals.h"
@@ -29,63 +29,38 @@ int64_t padding_of(const WeightProblem& problem, const WeightBlock& block) {
   return problem.kernel / 2 * effective_dilation(block.x.dilation, size);
 }
 
-bool in_place(const WeightProblem& problem, const ConvTerm& term) {
-  return problem.dtype == Dtype::float32 && term.resample == Resample::none &&
-         !term.input->entry_pool && term.input->stride[3] == 1;
-}
-
-// Tails of rows are quicker to read in scratch.
-bool gradients_in_place(const WeightProblem& problem, const WeightBlock& block) {
-  return in_place(problem, block.gradients) && (problem.kernel == 1 || block.width % kLanes == 0);
-}
-
-bool x_in_place(const WeightProblem& problem, const WeightBlock& block) {
-  return in_place(problem, block.x) && problem.kernel == 1;
-}
-
 int64_t plane_floats(const WeightBlock& block, int64_t rows, int64_t padding) {
-  const int64_t pitch = block.width + padding;
-  return align(padding) + align((rows + 2 * padding) * pitch + kSlack);
+  return spaced(align(padding) + (rows + 2 * padding) * (block.width + padding) + kSlack);
 }
 
 int64_t planes_floats(const WeightProblem& problem, const WeightBlock& block, int64_t rows) {
-  int64_t floats = 0;
-  if (!gradients_in_place(problem, block)) {
-    floats += block.gradients.input->channels * plane_floats(block, rows, 0);
-  }
-  if (!x_in_place(problem, block)) {
-    floats += block.x.input->channels * plane_floats(block, rows, padding_of(problem, block));
-  }
-  return floats;
+  return block.gradients.input->channels * plane_floats(block, rows, 0) +
+         block.x.input->channels * plane_floats(block, rows, padding_of(problem, block));
 }
 
-// Rows of a band: as many as keep the planes of both sides in a second-level cache.
-int64_t band_rows(const WeightBlock& block) {
-  const int64_t channels = block.gradients.input->channels + block.x.input->channels;
-  return min(block.height, max(kLeastRows, kBandFloats / (channels * block.width)));
-}
-
-int64_t band_count(const WeightBlock& block) { return ceil_div(block.height, band_rows(block)); }
-
-int64_t task_count(const WeightProblem& problem, const WeightBlock& block) {
-  return problem.batch * band_count(block);
-}
-
-int64_t task_count(const WeightProblem& problem) {
-  int64_t tasks = 0;
+// Bands per image, the same for all blocks so that they find what they read in a second-level
+// cache, which also holds the planes of one of them.
+int64_t band_count(const WeightProblem& problem) {
+  int64_t bands = 1;
   for (int64_t b = 0; b < problem.block_count; ++b) {
-    tasks += task_count(problem, problem.blocks[b]);
+    const WeightBlock& block = problem.blocks[b];
+    const int64_t channels = block.gradients.input->channels + block.x.input->channels;
+    const int64_t rows = max(kLeastRows, kBandFloats / 2 / (channels * block.width));
+    bands = max(bands, ceil_div(block.height, rows));
   }
-  return tasks;
+  return bands;
 }
+
+int64_t band_rows(const WeightProblem& problem, const WeightBlock& block) {
+  return ceil_div(block.height, band_count(problem));
+}
+
+int64_t task_count(const WeightProblem& problem) { return problem.batch * band_count(problem); }
 
 int64_t partial_floats(const WeightProblem& problem) {
   int64_t floats = 0;
-  for (int64_t b = 0; b < problem.block_count; ++b) {
-    const WeightBlock& block = problem.blocks[b];
-    floats += task_count(problem, block) * products(problem, block);
-  }
-  return floats;
+  for (int64_t b = 0; b < problem.block_count; ++b) floats += products(problem, problem.blocks[b]);
+  return floats * task_count(problem);
 }
 
 int64_t buffer_floats(const WeightBlock& block) {
@@ -103,7 +78,8 @@ int64_t scratch_floats(const WeightProblem& problem) {
     const WeightBlock& block = problem.blocks[b];
     int64_t floats = kAlign + kBuffers * buffer_floats(block);
     floats += table_floats(block, block.gradients) + table_floats(block, block.x);
-    floats += products(problem, block) * kLanes + planes_floats(problem, block, band_rows(block));
+    floats += products(problem, block) * kLanes +
+              planes_floats(problem, block, band_rows(problem, block));
     most = max(most, floats);
   }
   return most;
@@ -114,7 +90,7 @@ template <typename T>
 class BlockRunner {
  public:
   BlockRunner(const WeightProblem& problem, const WeightBlock& block, float* scratch)
-      : problem_(problem), block_(block), rows_(band_rows(block)), reader_(buffers_) {
+      : problem_(problem), block_(block), rows_(band_rows(problem, block)), reader_(buffers_) {
     Arena arena(scratch);
     for (float*& buffer : buffers_) buffer = arena.take(buffer_floats(block)) + kAlign;
     tables_[0] = arena.take(table_floats(block, block.gradients));
@@ -123,19 +99,16 @@ class BlockRunner {
     planes_ = arena;
   }
 
-  void run(int64_t task, float* partial) {
-    const int64_t bands = band_count(block_);
-    image_ = task / bands;
-    begin_ = task % bands * rows_;
+  void run(int64_t image, int64_t band, float* partial) {
+    image_ = image;
+    begin_ = min(block_.height, band * rows_);
     end_ = min(block_.height, begin_ + rows_);
     Arena arena = planes_;
-    const ProductSide gradients =
-        load(block_.gradients, gradients_in_place(problem_, block_), 0, tables_[0], arena);
-    const ProductSide x = load(block_.x, x_in_place(problem_, block_), padding_of(problem_, block_),
-                               tables_[1], arena);
+    const ProductSide gradients = load(block_.gradients, 0, tables_[0], arena);
+    const ProductSide x = load(block_.x, padding_of(problem_, block_), tables_[1], arena);
     const int64_t count = products(problem_, block_);
     clear(sums_, count * kLanes);
-    add_all(gradients, x);
+    if (begin_ < end_) add_all(gradients, x);
     for (int64_t p = 0; p < count; ++p) {
       float sum = 0;
       for (int lane = 0; lane < kLanes; ++lane) sum += sums_[p * kLanes + lane];
@@ -144,30 +117,26 @@ class BlockRunner {
   }
 
  private:
-  // The band's rows of one side, where they are or in scratch; `first` is pixel (begin, 0).
-  ProductSide load(const ConvTerm& term, bool where_it_is, int64_t padding, float* table,
-                   Arena& arena) const {
+  // The band's rows of one side; `first` is pixel (begin, 0).
+  ProductSide load(const ConvTerm& term, int64_t padding, float* table, Arena& arena) const {
     const ConvInput& input = *term.input;
     const T* const x = static_cast<const T*>(input.x) + image_ * input.stride[0];
-    if constexpr (is_float32(static_cast<const T*>(nullptr))) {
-      if (where_it_is) {
-        return {x + begin_ * input.stride[2], input.stride[1], input.stride[2], false};
-      }
-    }
     const ColumnResizer resizer(horizontal(term, block_.width), table);
     if (term.resample != Resample::none) resizer.prepare();
     const Axis rows = vertical(term, block_.height);
     const int64_t pitch = block_.width + padding, plane = plane_floats(block_, rows_, padding);
     float* to = arena.take(input.channels * plane);
-    const ProductSide side{to + align(padding) + padding * pitch, plane, pitch, true};
+    const ProductSide side{to + align(padding) + padding * pitch, plane, pitch};
     for (int64_t c = 0; c < input.channels; ++c, to += plane) {
+      const T* const channel = x + c * input.stride[1];
+      if (padding == 0 && reader_.read_rows(term, channel, begin_, end_ - begin_, to)) continue;
       clear(to, align(padding));
       float* row = to + align(padding);
       for (int64_t h = begin_ - padding; h < end_ + padding; ++h, row += pitch) {
         if (h < 0 || h >= block_.height) {
           clear(row, pitch);
         } else {
-          reader_.read(term, resizer, rows, x + c * input.stride[1], h, row);
+          reader_.read(term, resizer, rows, channel, h, row);
           clear(row + block_.width, padding);
         }
       }
@@ -229,17 +198,16 @@ class BlockRunner {
 template <typename T>
 void run_as(const WeightProblem& problem, int64_t begin, int64_t end, float* partials,
             float* scratch) {
-  int64_t first = 0;
-  for (int64_t b = 0; b < problem.block_count && first < end; ++b) {
-    const WeightBlock& block = problem.blocks[b];
-    const int64_t tasks = task_count(problem, block), count = products(problem, block);
-    const int64_t from = max(begin - first, 0), to = min(end - first, tasks);
-    if (from < to) {
-      BlockRunner<T> runner(problem, block, scratch);
-      for (int64_t task = from; task < to; ++task) runner.run(task, partials + task * count);
+  const int64_t bands = band_count(problem);
+  for (int64_t task = begin; task < end; ++task) {
+    float* block_partials = partials;
+    for (int64_t b = 0; b < problem.block_count; ++b) {
+      const WeightBlock& block = problem.blocks[b];
+      const int64_t count = products(problem, block);
+      BlockRunner<T>(problem, block, scratch)
+          .run(task / bands, task % bands, block_partials + task * count);
+      block_partials += task_count(problem) * count;
     }
-    first += tasks;
-    partials += tasks * count;
   }
 }
 
@@ -262,7 +230,7 @@ void reduce(const WeightProblem& problem, const float* partials) {
     const int64_t row = block.x.input->channels * area(problem);
     for (int64_t o = 0; o < block.gradients.input->channels; ++o)
       clear(block.to + o * block.row, row);
-    for (int64_t task = 0; task < task_count(problem, block); ++task) {
+    for (int64_t task = 0; task < task_count(problem); ++task) {
       for (int64_t o = 0; o < block.gradients.input->channels; ++o, partials += row) {
         float* const to = block.to + o * block.row;
         for (int64_t i = 0; i < row; ++i) to[i] += partials[i];

@@ -9,14 +9,13 @@ namespace lmwp::LMWP_ISA {
 // Planes on either side whose sums stay in registers: 25 of 32, or 9 of 16.
 constexpr int64_t kProductTile = kLanes == 16 ? 5 : 3;
 
-// Planes of one side and a window of them; pitch counts floats from row to row. Behind a row with
-// slack a whole vector can be read.
+// Planes of one side and a window of them; pitch counts floats from row to row. Behind a row a
+// whole vector can be read.
 struct ProductSide {
   const float* first;
   int64_t plane, pitch;
-  bool slack;
 
-  ProductSide at(int64_t offset) const { return {first + offset, plane, pitch, slack}; }
+  ProductSide at(int64_t offset) const { return {first + offset, plane, pitch}; }
 };
 
 // Sums, a vector each, lie at sums + (a * sum_row + b * sum_step) * kLanes.
@@ -24,10 +23,6 @@ struct ProductSums {
   float* sums;
   int64_t row, step;
 };
-
-static inline Vec read_tail(const ProductSide& side, const float* from, int64_t count) {
-  return side.slack ? keep_first(load<Vec>(from), count) : widen_partial(from, count);
-}
 
 // Adds the products of A planes with B planes over rows x width pixels, lane by lane.
 template <int A, int B>
@@ -58,10 +53,11 @@ static void add_products(const ProductSide& a, const ProductSide& b, int64_t row
     if (whole == width) continue;
     Vec y[B];
 #pragma GCC unroll 8
-    for (int j = 0; j < B; ++j) y[j] = read_tail(b, from_b + j * b.plane + whole, width - whole);
+    for (int j = 0; j < B; ++j)
+      y[j] = keep_first(load<Vec>(from_b + j * b.plane + whole), width - whole);
 #pragma GCC unroll 8
     for (int i = 0; i < A; ++i) {
-      const Vec x = read_tail(a, from_a + i * a.plane + whole, width - whole);
+      const Vec x = keep_first(load<Vec>(from_a + i * a.plane + whole), width - whole);
 #pragma GCC unroll 8
       for (int j = 0; j < B; ++j) sum[i][j] += x * y[j];
     }

@@ -64,18 +64,34 @@ static inline void route_2x2(const float* top, const float* bottom, const float*
   }
 }
 
+// Columns 4 c + j of a row, for kLanes c, as part[j].
+static inline void split_into_4(const float* from, Vec part[4]) {
+  const Vec a = load<Vec>(from), b = load<Vec>(from + kLanes);
+  const Vec d = load<Vec>(from + 2 * kLanes), e = load<Vec>(from + 3 * kLanes);
+  const Vec even[2] = {even_lanes(a, b), even_lanes(d, e)};
+  const Vec odd[2] = {odd_lanes(a, b), odd_lanes(d, e)};
+  part[0] = even_lanes(even[0], even[1]);
+  part[1] = even_lanes(odd[0], odd[1]);
+  part[2] = odd_lanes(even[0], even[1]);
+  part[3] = odd_lanes(odd[0], odd[1]);
+}
+
+static inline void join_4(const Vec part[4], float* to) {
+  const Vec even[2] = {interleave_low(part[0], part[2]), interleave_high(part[0], part[2])};
+  const Vec odd[2] = {interleave_low(part[1], part[3]), interleave_high(part[1], part[3])};
+  for (int half = 0; half < 2; ++half) {
+    store(to + 2 * half * kLanes, interleave_low(even[half], odd[half]));
+    store(to + (2 * half + 1) * kLanes, interleave_high(even[half], odd[half]));
+  }
+}
+
 // One row of windows of 4 columns: keeps the largest pixels so far and where they lie. Row 0 of a
 // window begins at place 0 and forgets what was there.
 static inline void find_largest_of_4(const float* row, int64_t columns, int place, float* largest,
                                      int32_t* where) {
   for (int64_t c = 0; c < columns; c += kLanes) {
-    const float* from = row + 4 * c;
-    const Vec a = load<Vec>(from), b = load<Vec>(from + kLanes);
-    const Vec d = load<Vec>(from + 2 * kLanes), e = load<Vec>(from + 3 * kLanes);
-    const Vec even[2] = {even_lanes(a, b), even_lanes(d, e)};
-    const Vec odd[2] = {odd_lanes(a, b), odd_lanes(d, e)};
-    const Vec pixel[4] = {even_lanes(even[0], even[1]), even_lanes(odd[0], odd[1]),
-                          odd_lanes(even[0], even[1]), odd_lanes(odd[0], odd[1])};
+    Vec pixel[4];
+    split_into_4(row + 4 * c, pixel);
     Vec most = place == 0 ? pixel[0] : load<Vec>(largest + c);
     VecInt at = place == 0 ? VecInt{} : load<VecInt>(where + c);
     for (int j = place == 0; j < 4; ++j) {
@@ -95,12 +111,7 @@ static inline void place_in_4(const float* gradients, const int32_t* where, int6
     const VecInt gradient = load<VecInt>(gradients + c), at = load<VecInt>(where + c);
     Vec pixel[4];
     for (int j = 0; j < 4; ++j) pixel[j] = (Vec)(gradient & (at == place + j));
-    const Vec even[2] = {interleave_low(pixel[0], pixel[2]), interleave_high(pixel[0], pixel[2])};
-    const Vec odd[2] = {interleave_low(pixel[1], pixel[3]), interleave_high(pixel[1], pixel[3])};
-    for (int half = 0; half < 2; ++half) {
-      store(to + 4 * c + 2 * half * kLanes, interleave_low(even[half], odd[half]));
-      store(to + 4 * c + (2 * half + 1) * kLanes, interleave_high(even[half], odd[half]));
-    }
+    join_4(pixel, to + 4 * c);
   }
 }
 
@@ -108,8 +119,14 @@ static inline void place_in_4(const float* gradients, const int32_t* where, int6
 struct Axis {
   int64_t in, out;
 
+  bool doubles() const { return out == 2 * in; }
+  bool quadruples() const { return out == 4 * in; }
+
   float position(int64_t i) const {
-    const float at = (static_cast<float>(i) + 0.5f) * static_cast<float>(in) / out - 0.5f;
+    const float middle = static_cast<float>(i) + 0.5f;
+    const float at = doubles()      ? middle * 0.5f - 0.5f
+                     : quadruples() ? middle * 0.25f - 0.5f
+                                    : middle * static_cast<float>(in) / out - 0.5f;
     return at > 0 ? at : 0;
   }
   // The pixel at or before position(i), and the weight of the one after it.
@@ -119,6 +136,9 @@ struct Axis {
   // The first i with low(i) >= pixel, or `out`. What pixel p gives weight to are the i from
   // first_from(p - 1) to before first_from(p + 1).
   int64_t first_from(int64_t pixel) const {
+    if (pixel <= 0) return 0;
+    if (doubles()) return min(2 * pixel + 1, out);
+    if (quadruples()) return min(4 * pixel + 2, out);
     int64_t begin = 0, end = out;
     while (begin < end) {
       const int64_t middle = (begin + end) / 2;
@@ -146,18 +166,52 @@ static inline void mix_rows(const float* a, const float* b, float fraction, int6
   }
 }
 
-static inline void add_row(const float* from, float weight, int64_t columns, float* to) {
-  const Vec w = broadcast<Vec>(weight);
-  for (int64_t c = 0; c < columns; c += kLanes)
-    store(to + c, load<Vec>(to + c) + w * load<Vec>(from + c));
+// to = the sum of weights[i] * rows[i], on top of what is there if `adds`.
+template <int count>
+static inline void sum_rows(const float* const* rows, const float* weights, int64_t columns,
+                            bool adds, float* to) {
+  for (int64_t c = 0; c < columns; c += kLanes) {
+    Vec sum = adds ? load<Vec>(to + c) : Vec{};
+    for (int i = 0; i < count; ++i) sum += weights[i] * load<Vec>(rows[i] + c);
+    store(to + c, sum);
+  }
+}
+
+// Brings gradients of resized rows back to row `pixel`: the sum of the rows that it gave weight to.
+// row_of(r, i) is row r, which may use buffer i, below 4.
+template <typename RowOf>
+static inline void gather_rows(const Axis& axis, int64_t pixel, int64_t columns, RowOf&& row_of,
+                               float* to) {
+  const int64_t first = axis.first_from(pixel - 1), end = axis.first_from(pixel + 1);
+  for (int64_t r = first; r < end || r == first; r += 4) {
+    const float* rows[4];
+    float weights[4];
+    const int64_t count = min(4, end - r);
+    for (int64_t i = 0; i < count; ++i) {
+      rows[i] = row_of(r + i, static_cast<int>(i));
+      weights[i] = axis.weight(r + i, pixel);
+    }
+    const bool adds = r > first;
+    if (count == 4) {
+      sum_rows<4>(rows, weights, columns, adds, to);
+    } else if (count == 3) {
+      sum_rows<3>(rows, weights, columns, adds, to);
+    } else if (count == 2) {
+      sum_rows<2>(rows, weights, columns, adds, to);
+    } else if (count == 1) {
+      sum_rows<1>(rows, weights, columns, adds, to);
+    } else {
+      sum_rows<0>(rows, weights, columns, adds, to);
+    }
+  }
 }
 
 static inline void clear(float* from, int64_t count) {
   for (int64_t i = 0; i < count; ++i) from[i] = 0;
 }
 
-// Resizes rows of axis.in columns to axis.out. A row must have room for one column on its left
-// and a vector on its right, which are overwritten.
+// Resizes rows of axis.in columns to axis.out. A row must have room for two columns on its left
+// and four vectors on its right; some of them are overwritten.
 class ColumnResizer {
  public:
   static int64_t scratch_floats(const Axis& axis) { return 2 * (align(axis.out) + kAlign); }
@@ -169,7 +223,7 @@ class ColumnResizer {
 
   // Fills the tables in scratch, which resizers of the same axis and scratch share.
   void prepare() const {
-    if (doubles()) return;
+    if (axis_.doubles() || axis_.quadruples()) return;
     for (int64_t c = 0; c < axis_.out; ++c) {
       low_[c] = static_cast<int32_t>(axis_.low(c));
       fraction_[c] = axis_.fraction(c);
@@ -178,7 +232,8 @@ class ColumnResizer {
 
   void operator()(float* row, float* to) const {
     row[axis_.in] = row[axis_.in - 1];
-    if (doubles()) return twice(row, to);
+    if (axis_.doubles()) return twice(row, to);
+    if (axis_.quadruples()) return four_times(row, to);
     const int32_t* low = low_;
     const float* fraction = fraction_;
     for (int64_t c = 0; c < axis_.out; ++c) {
@@ -188,7 +243,8 @@ class ColumnResizer {
 
   // Brings gradients of rows of axis.out columns back to axis.in.
   void adjoint(float* row, float* to) const {
-    if (doubles()) return twice_adjoint(row, to);
+    if (axis_.doubles()) return twice_adjoint(row, to);
+    if (axis_.quadruples()) return four_times_adjoint(row, to);
     clear(to, axis_.in);
     for (int64_t c = 0; c < axis_.out; ++c) {
       const int64_t low = low_[c], next = min(low + 1, axis_.in - 1);
@@ -198,8 +254,6 @@ class ColumnResizer {
   }
 
  private:
-  bool doubles() const { return axis_.out == 2 * axis_.in; }
-
   void twice_adjoint(float* row, float* to) const {
     row[-1] = row[0];
     row[axis_.out] = row[axis_.out - 1];
@@ -219,6 +273,32 @@ class ColumnResizer {
       const Vec even = x + load<Vec>(row + c - 1) * 0.25f, odd = x + load<Vec>(row + c + 1) * 0.25f;
       store(to + 2 * c, interleave_low(even, odd));
       store(to + 2 * c + kLanes, interleave_high(even, odd));
+    }
+  }
+
+  void four_times(float* row, float* to) const {
+    row[-1] = row[0];
+    for (int64_t c = 0; c < axis_.in; c += kLanes) {
+      const Vec x = load<Vec>(row + c), before = load<Vec>(row + c - 1) - x;
+      const Vec after = load<Vec>(row + c + 1) - x;
+      const Vec a = x + before * 0.375f, b = x + before * 0.125f;
+      const Vec d = x + after * 0.125f, e = x + after * 0.375f;
+      const Vec part[4] = {a, b, d, e};
+      join_4(part, to + 4 * c);
+    }
+  }
+
+  void four_times_adjoint(float* row, float* to) const {
+    row[-1] = row[0];
+    row[-2] = row[1];
+    row[axis_.out] = row[axis_.out - 1];
+    row[axis_.out + 1] = row[axis_.out - 2];
+    for (int64_t c = 0; c < axis_.in; c += kLanes) {
+      Vec a[4], b[4];
+      split_into_4(row + 4 * c - 2, a);
+      split_into_4(row + 4 * c + 2, b);
+      store(to + c, (a[0] + b[3]) * 0.125f + (a[1] + b[2]) * 0.375f + (a[2] + b[1]) * 0.625f +
+                        (a[3] + b[0]) * 0.875f);
     }
   }
 

@@ -13,6 +13,10 @@ static inline int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static inline int64_t align(int64_t floats) { return ceil_div(floats, kAlign) * kAlign; }
 
+// Room for a plane of so many floats among others that are read together: an odd number of cache
+// lines, so that their rows do not fall onto the same sets of a cache.
+static inline int64_t spaced(int64_t floats) { return (ceil_div(floats, kAlign) | 1) * kAlign; }
+
 // Takes aligned pieces off scratch.
 class Arena {
  public:

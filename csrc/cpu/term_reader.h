@@ -25,10 +25,9 @@ class TermReader {
       resizer(mixed, to);
     } else if (term.resample == Resample::bilinear_up_adjoint) {
       float* const mixed = buffers_[4];
-      clear(mixed, align(width));
-      for (int64_t r = rows.first_from(h - 1); r < rows.first_from(h + 1); ++r) {
-        add_row(base_row(input, x, r, 0), rows.weight(r, h), width, mixed);
-      }
+      gather_rows(
+          rows, h, width, [&](int64_t r, int buffer) { return base_row(input, x, r, buffer); },
+          mixed);
       resizer.adjoint(mixed, to);
     } else if (term.resample == Resample::max_pool) {
       largest_row(input, x, h, term.steps, width, to);
@@ -37,6 +36,29 @@ class TermReader {
     } else {
       read_row(row_of(input, x, h), input.stride[3], input.width, end_of(input, x), to);
     }
+  }
+
+  // Rows [begin, begin + count) at once, where they are to be as they are and lie without gaps; the
+  // rows behind them are fetched for the next call. False where that does not hold.
+  bool read_rows(const ConvTerm& term, const T* x, int64_t begin, int64_t count, float* to) const {
+    const ConvInput& input = *term.input;
+    if constexpr (is_float32(static_cast<const T*>(nullptr))) {
+      const int64_t elements = count * input.width;
+      const bool as_they_are =
+          (term.resample == Resample::none || is_coarse(term)) && !input.entry_pool;
+      if (!as_they_are || input.stride[3] != 1 || input.stride[2] != input.width ||
+          elements < kLanes) {
+        return false;
+      }
+      const float* const from = row_of(input, x, begin);
+      for (int64_t i = 0; i < elements; i += kLanes) {
+        const int64_t at = min(i, elements - kLanes);
+        __builtin_prefetch(from + at + elements, 0, 2);
+        store(to + at, load<Vec>(from + at));
+      }
+      return true;
+    }
+    return false;
   }
 
   // Takes row q of the gradients of a max pool over windows of 2^steps to the first of the maxima
