@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lmwp_models.data.panels import Panel, panel_grid, write_png
+from lmwp_models.errors import writing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,9 @@ class JsonLinesSink:
     """Appends one JSON object a line; a resumed run goes on in the same file."""
 
     def __init__(self, path: Path) -> None:
-        self._file = open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 (closed in close)
+        self._path = path
+        with writing(path):
+            self._file = open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 (see close)
 
     def step(self, record: StepRecord) -> None:
         self._write({"event": "step", **dataclasses.asdict(record)})
@@ -51,10 +54,12 @@ class JsonLinesSink:
         self._write({"event": "validation", "step": step, "epochs": epochs, **metrics})
 
     def close(self) -> None:
-        self._file.close()
+        with writing(self._path):
+            self._file.close()
 
     def _write(self, record: dict[str, object]) -> None:
-        self._file.write(json.dumps({"time": round(time.time(), 3), **record}) + "\n")
+        with writing(self._path):
+            self._file.write(json.dumps({"time": round(time.time(), 3), **record}) + "\n")
 
 
 class TensorBoardSink:
@@ -63,22 +68,27 @@ class TensorBoardSink:
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter  # a second of import time
 
-        self._writer = SummaryWriter(str(folder))
+        self._folder = folder
+        with writing(folder):
+            self._writer = SummaryWriter(str(folder))
 
     def step(self, record: StepRecord) -> None:
-        for name in ("loss", "penalty", "learning_rate", "images_per_second"):
-            self._writer.add_scalar(f"train/{name}", getattr(record, name), record.step)
+        with writing(self._folder):
+            for name in ("loss", "penalty", "learning_rate", "images_per_second"):
+                self._writer.add_scalar(f"train/{name}", getattr(record, name), record.step)
 
     def validation(
         self, step: int, epochs: int, metrics: dict[str, float], panels: Sequence[Panel]
     ) -> None:
-        for name, value in metrics.items():
-            self._writer.add_scalar(f"validation/{name}", value, step)
-        if panels:
-            self._writer.add_image("panels", panel_grid(panels), step, dataformats="HWC")
+        with writing(self._folder):
+            for name, value in metrics.items():
+                self._writer.add_scalar(f"validation/{name}", value, step)
+            if panels:
+                self._writer.add_image("panels", panel_grid(panels), step, dataformats="HWC")
 
     def close(self) -> None:
-        self._writer.close()
+        with writing(self._folder):
+            self._writer.close()
 
 
 class PanelSink:
@@ -94,7 +104,9 @@ class PanelSink:
         self, step: int, epochs: int, metrics: dict[str, float], panels: Sequence[Panel]
     ) -> None:
         if panels:
-            write_png(self._folder / f"epoch-{epochs:04d}.png", panel_grid(panels))
+            path = self._folder / f"epoch-{epochs:04d}.png"
+            with writing(path):
+                write_png(path, panel_grid(panels))
 
     def close(self) -> None:
         pass
