@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from lmwp_models.data.panels import Panel, panel_grid, write_png
 from lmwp_models.errors import writing
@@ -63,32 +65,47 @@ class JsonLinesSink:
 
 
 class TensorBoardSink:
-    """Scalars and panels for TensorBoard."""
+    """Scalars and panels for TensorBoard, in a file of its own for every process that writes."""
 
     def __init__(self, folder: Path) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # a second of import time
+        # A second of import time. SummaryWriter would write in a thread, where a full disk is a
+        # traceback.
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self._folder = folder
-        with writing(folder):
-            self._writer = SummaryWriter(str(folder))
+        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+        self._path = folder / name
+        self._event = Event
+        with writing(self._path):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._records = RecordWriter(open(self._path, "ab"))  # noqa: SIM115 (see close)
+        self._write(0, file_version="brain.Event:2")
 
     def step(self, record: StepRecord) -> None:
-        with writing(self._folder):
-            for name in ("loss", "penalty", "learning_rate", "images_per_second"):
-                self._writer.add_scalar(f"train/{name}", getattr(record, name), record.step)
+        from torch.utils.tensorboard.summary import scalar
+
+        for name in ("loss", "penalty", "learning_rate", "images_per_second"):
+            self._write(record.step, summary=scalar(f"train/{name}", getattr(record, name)))
 
     def validation(
         self, step: int, epochs: int, metrics: dict[str, float], panels: Sequence[Panel]
     ) -> None:
-        with writing(self._folder):
-            for name, value in metrics.items():
-                self._writer.add_scalar(f"validation/{name}", value, step)
-            if panels:
-                self._writer.add_image("panels", panel_grid(panels), step, dataformats="HWC")
+        from torch.utils.tensorboard.summary import image, scalar
+
+        for name, value in metrics.items():
+            self._write(step, summary=scalar(f"validation/{name}", value))
+        if panels:
+            self._write(step, summary=image("panels", panel_grid(panels), dataformats="HWC"))
 
     def close(self) -> None:
-        with writing(self._folder):
-            self._writer.close()
+        with writing(self._path):
+            self._records.close()
+
+    def _write(self, step: int, **content: Any) -> None:
+        event = self._event(wall_time=time.time(), step=step, **content)
+        with writing(self._path):
+            self._records.write(event.SerializeToString())
+            self._records.flush()
 
 
 class PanelSink:

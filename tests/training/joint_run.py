@@ -118,7 +118,7 @@ def vanish(folder, signum):
 def main():
     mode, folder = sys.argv[1], Path(sys.argv[2])
     torch.set_num_threads(1)
-    with distributed.process_group("cpu", timedelta(seconds=6 if mode == "still" else 60)):
+    with distributed.process_group("cpu", timedelta(seconds=12 if mode == "still" else 120)):
         if mode == "compare":
             compare(folder)
         else:

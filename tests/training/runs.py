@@ -26,7 +26,7 @@ def command(*words):
 
 
 def wait_for_step(log, step, process):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline and process.poll() is None:
         if log.exists() and f'"step": {step},' in log.read_text():
             return

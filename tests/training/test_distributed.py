@@ -21,7 +21,7 @@ from lmwp_models.weights import load_model
 from lmwp_ops.nn import BatchNormPReLU2d
 
 from .joint_run import RUNS, features, normalised
-from .runs import START, wait_for_step
+from .runs import START, command, wait_for_step
 from .small import Recorder, make_trainer, weights
 
 ROOT = Path(__file__).parent.parent.parent
@@ -51,7 +51,7 @@ def joint(tmp_path_factory):
     """What two processes found, and the folder they wrote."""
     folder = tmp_path_factory.mktemp("joint")
     for process in start_two("compare", folder):
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=180)
         assert process.returncode == 0, err
     return [torch.load(folder / f"results-{r}.pt", weights_only=False) for r in range(2)], folder
 
@@ -107,7 +107,7 @@ def test_a_loss_that_leaves_parameters_out_is_refused(joint):
 def test_a_lost_process_ends_the_others_with_one_line(tmp_path, mode):
     first, second = start_two(mode, tmp_path)
     try:
-        _, err = first.communicate(timeout=60)
+        _, err = first.communicate(timeout=180)
     finally:
         second.kill()
         second.communicate()
@@ -126,29 +126,24 @@ def test_norms_that_cannot_be_synchronised_are_refused():
         synchronise_batch_norms(network)
 
 
-def test_torchrun_trains_stops_and_resumes(tmp_path):
-    """Two processes of the command: one run folder, one voice, SIGTERM reaches both."""
+def test_torchrun_stops_two_processes_and_one_goes_on(tmp_path):
+    """One run folder, one voice, SIGTERM for both; what is left of the run is any number's."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    train = [*launch, "-m", "lmwp_models.cli", "train"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
-        [*train, *START, "train.patience=9", "--out", str(tmp_path)],
-        env=environment,
-        stdout=subprocess.PIPE,
+        [*launch, "-m", "lmwp_models.cli", "train", *START, "--out", str(tmp_path)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
         wait_for_step(tmp_path / "log.jsonl", 10, process)
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=180)
     assert err.count("stopped by SIGTERM; state saved in") == 1
     assert list_checkpoints(tmp_path)
-    resume = [*train, "--resume", str(tmp_path)]
-    resumed = subprocess.run(resume, env=environment, capture_output=True, text=True)
+    resumed = subprocess.run(command("--resume", str(tmp_path)), capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stderr
-    assert resumed.stdout.count("resumed at step") == 1
+    assert "resumed at step" in resumed.stdout
     steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").open()]
     assert sorted({*steps}) == list(range(1, 46))
     assert len(list((tmp_path / "tensorboard").iterdir())) == 2  # one file a launch
-    load_model(tmp_path / "best.safetensors")
     load_model(tmp_path / "final.safetensors")

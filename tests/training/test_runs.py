@@ -31,7 +31,7 @@ def test_a_killed_process_resumes_to_the_same_weights(tmp_path, undisturbed, sig
     ) as process:
         wait_for_step(tmp_path / "log.jsonl", 20, process)
         process.send_signal(signum)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=180)
     if signum == signal.SIGTERM:
         assert process.returncode == 128 + signal.SIGTERM
         assert f"continue with: lmwp train --resume {tmp_path}" in err
@@ -53,7 +53,7 @@ def test_a_disk_that_fills_up_costs_no_older_checkpoint(tmp_path, undisturbed):
     ) as process:
         wait_for_step(tmp_path / "log.jsonl", 10, process)
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (30_000, 30_000))
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=180)
     assert process.returncode == 2
     assert "cannot write checkpoint" in err
     assert "Traceback" not in err
