@@ -60,10 +60,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def start_run(folder: Path, recipe: Recipe) -> None:
-    """Make the run folder and write the recipe there; `UserError` if it holds a run already."""
+    """Make the run folder and write the recipe there; `UserError` if it holds a run already.
+
+    A run that has not reported a step, for a mistake in its recipe, may be started anew.
+    """
     from lmwp_models.weights import write_atomically
 
-    if (folder / "recipe.json").exists():
+    log = folder / "log.jsonl"
+    if log.exists() and log.stat().st_size:
         raise UserError(
             f"{folder} already holds a run; continue it with --resume {folder}, "
             "or choose another folder with --out"

@@ -19,7 +19,7 @@ class Stopped(Exception):  # noqa: N818 - an order, not an error
 
 
 class Interruption:
-    """Within it SIGTERM and SIGINT only leave their number in `signum`, which is 0 before.
+    """Within it SIGTERM and SIGINT only leave their number in `signum`, 0 until then.
 
     Signals reach the main thread alone; in any other they do what they did.
     """
@@ -29,6 +29,7 @@ class Interruption:
         self._previous: dict[int, Callable[..., Any] | int | None] = {}
 
     def __enter__(self) -> Interruption:
+        self.signum = 0
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._previous[number] = signal.signal(number, self._remember)

@@ -88,14 +88,15 @@ class Trainer:
         )
         self.model = model.to(self.device)
         self.model.to(memory_format=self._memory_format)  # type: ignore[call-overload]
+        self._parallel: DistributedDataParallel | None = None
         if distributed.size() > 1:
             synchronise_batch_norms(model)
+            self._parallel = DistributedDataParallel(model, broadcast_buffers=False)
         self.average = WeightAverage(model, options.ema) if options.ema else None
         self.decay = DynamicWeightDecay(_decay_units(recipe, model), recipe.decay.scaling)
         self.optimizer = build_optimizer(model, recipe.optimizer, self.decay.gammas)
         self._precision = Precision(self.device, options.amp)
         self._loss = LOSSES[options.loss]
-        self._parallel = DistributedDataParallel(model) if distributed.size() > 1 else None
         self._network: Callable[[Tensor], Outputs] = self._parallel or model
         if options.compile:
             self._network = torch.compile(self._network, dynamic=False)
@@ -175,7 +176,7 @@ class Trainer:
             self.decay.decay_(rate * recipe.decay.weight, strength)
         self.step += 1
         if self.average:
-            self.average.update(self.model, self.step)
+            self.average.update(self.step)
         loss, penalty = torch.stack(found).mean(0)
         names = [name for part in parts for name in part.names]
         self._journal.add(FinishedStep(self.step, epoch, rate, loss, penalty, names))

@@ -28,11 +28,13 @@ def train(capsys, out, *overrides):
 
 
 def test_a_run_is_never_started_over_another(tmp_path, capsys):
-    (tmp_path / "recipe.json").write_text("{}")
-    status, captured = train(capsys, tmp_path)
+    assert train(capsys, tmp_path, "train.batch_size=40")[0] == 2  # more than there are
+    assert train(capsys, tmp_path)[0] == 0
+    recipe = (tmp_path / "recipe.json").read_text()
+    status, captured = train(capsys, tmp_path, "train.seed=3")
     assert status == 2
     assert "already holds a run" in captured.err
-    assert (tmp_path / "recipe.json").read_text() == "{}"
+    assert (tmp_path / "recipe.json").read_text() == recipe
 
 
 def test_a_run_folder_that_cannot_be_made_is_named(tmp_path, capsys):

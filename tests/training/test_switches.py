@@ -71,7 +71,7 @@ def test_averaged_weights_follow_by_the_formula():
         for parameter in model.parameters():
             nn.init.normal_(parameter)
         model(torch.randn(4, 3))
-        average.update(model, step)
+        average.update(step)
         decay = min(0.5, (1 + step) / (10 + step))
         for key, value in model.state_dict().items():
             moved = decay * expected[key] + (1 - decay) * value

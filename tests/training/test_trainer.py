@@ -58,11 +58,15 @@ def test_a_run_stopped_in_mid_epoch_resumes_bit_for_bit(tmp_path, monkeypatch, m
     with pytest.raises(Stopped, match="SIGTERM"):
         first.fit()
     assert 0 < first.step < first.steps_per_epoch
+    stopped = weights(first)
     second = make_trainer(tmp_path / "parts", decay={"mode": mode})
     torch.manual_seed(99)  # the state of the first process is gone
     assert second.resume()
+    assert_same(stopped, weights(second))
     second.fit()
     assert_same(weights(whole), weights(second))
+    first.fit()  # a stopped trainer can go on, too
+    assert_same(weights(whole), weights(first))
 
 
 def test_decay_modes_differ(tmp_path):
