@@ -91,7 +91,7 @@ class Trainer:
         self._parallel: DistributedDataParallel | None = None
         if distributed.size() > 1:
             synchronise_batch_norms(model)
-            self._parallel = DistributedDataParallel(model, broadcast_buffers=False)
+            self._parallel = DistributedDataParallel(model)
         self.average = WeightAverage(model, options.ema) if options.ema else None
         self.decay = DynamicWeightDecay(_decay_units(recipe, model), recipe.decay.scaling)
         self.optimizer = build_optimizer(model, recipe.optimizer, self.decay.gammas)
