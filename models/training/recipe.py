@@ -7,9 +7,17 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from lmwp_models.errors import UserError
+from lmwp_models.training.loss import LOSSES
+
+
+def _known_loss(name: str) -> str:
+    if name not in LOSSES:
+        raise ValueError(f"known losses are {', '.join(LOSSES)}")
+    return name
+
 
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -81,6 +89,7 @@ class TrainSection(_Section):
 
     epochs: PositiveInt = 300
     batch_size: Annotated[int, Field(ge=2)] = 24  # batch statistics need two pictures
+    loss: Annotated[str, AfterValidator(_known_loss)] = "bce"
     seed: NonNegativeInt = 0
     device: str = "auto"
     amp: Literal["off", "bf16", "fp16"] = "off"

@@ -25,7 +25,7 @@ from lmwp_models.device import resolve_device
 from lmwp_models.errors import UserError
 from lmwp_models.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from lmwp_models.training.decay import DynamicWeightDecay
-from lmwp_models.training.loss import saliency_loss
+from lmwp_models.training.loss import LOSSES
 from lmwp_models.training.optim import build_optimizer
 from lmwp_models.training.recipe import Recipe
 from lmwp_models.training.schedule import learning_rate
@@ -157,8 +157,8 @@ class Trainer:
         images = images.to(self.device, non_blocking=True, memory_format=self.memory_format)
         masks = masks.to(self.device, non_blocking=True)
         with self._autocast():
-            logits = self.model(images)
-        loss = total = saliency_loss(logits, masks)
+            outputs = self.model(images)
+        loss = total = LOSSES[self.recipe.train.loss](outputs, masks)
         penalty = torch.zeros((), device=self.device)
         if decay.mode == "penalty":
             penalty = self.decay.penalty()
