@@ -55,11 +55,18 @@ def test_deep_supervision_by_hand() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
-def test_every_loss_is_float32_and_differentiable(name: str) -> None:
-    logits = [torch.randn(2, 1, 5, 4).bfloat16().requires_grad_() for _ in range(3)]
+@pytest.mark.parametrize(
+    ("dtype", "wide"),
+    [(torch.bfloat16, torch.float32), (torch.float32, torch.float32),
+     (torch.float64, torch.float64)],
+)  # fmt: skip
+def test_every_loss_is_wide_and_differentiable(
+    name: str, dtype: torch.dtype, wide: torch.dtype
+) -> None:
+    logits = [torch.randn(2, 1, 5, 4).to(dtype).requires_grad_() for _ in range(3)]
     masks = torch.rand(2, 1, 5, 4)
     loss = LOSSES[name](logits, masks)
-    assert loss.dtype == torch.float32
+    assert loss.dtype == wide
     loss.backward()
     assert logits[0].grad.isfinite().all()
 
