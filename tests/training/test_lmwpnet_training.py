@@ -1,5 +1,8 @@
 """LMWP-Net can learn: it fits a few pictures closely, by the trainer and the loss of its recipe."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -9,6 +12,15 @@ from lmwp_models.training.recipe import load_recipe, recipe_from_dict
 from lmwp_models.training.trainer import Trainer
 
 PICTURES, SIDE = 32, 64
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """On maps this small threads wait for each other longer than they work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def intersection_over_union(model: torch.nn.Module, dataset: SaliencyDataset) -> float:
@@ -21,7 +33,7 @@ def intersection_over_union(model: torch.nn.Module, dataset: SaliencyDataset) ->
     return float((common / (found | wanted).sum((1, 2, 3))).mean())
 
 
-def train(folder, epochs: int) -> float:
+def train(folder: Path, epochs: int) -> float:
     recipe = recipe_from_dict(
         {
             "model": {"name": "lmwpnet"},
@@ -46,7 +58,7 @@ def train(folder, epochs: int) -> float:
 
 
 @pytest.mark.slow
-def test_it_fits_32_pictures(tmp_path) -> None:
+def test_it_fits_32_pictures(tmp_path: Path) -> None:
     assert train(tmp_path, epochs=60) > 0.85
 
 
