@@ -50,8 +50,7 @@ class MultiscaleMix(nn.Module):
         table = torch.stack(weights).squeeze(2)  # [K, channels, 3, 3]
         if not plain[0].training:
             return multiscale_mix(u, table, mix, self.branches, _folded(plain))
-        gamma: Tensor = torch.stack([norm.weight for norm in plain])
-        beta: Tensor = torch.stack([norm.bias for norm in plain])
+        gamma, beta = _stacked(plain, "weight"), _stacked(plain, "bias")
         out, means, mean, var = multiscale_norm_mix(
             u, table, mix, gamma, beta, self.branches, eps=plain[0].eps
         )
@@ -89,12 +88,13 @@ def _are_alike(norms: Sequence[nn.Module]) -> bool:
 
 
 def _folded(norms: Sequence[nn.BatchNorm2d]) -> tuple[Tensor, Tensor]:
-    """The scales and shifts [K, channels] of norms with running statistics."""
-    kinds = zip(
-        *((n.weight, n.bias, cast(Tensor, n.running_mean), cast(Tensor, n.running_var))
-          for n in norms),
-        strict=True,
-    )  # fmt: skip
-    gamma, beta, mean, var = (torch.stack(kind) for kind in kinds)
-    scale = gamma * torch.rsqrt(var + norms[0].eps)
+    """The scales and shifts [K, channels] of norms with running statistics, at least float32."""
+    names = ("weight", "bias", "running_mean", "running_var")
+    gamma, beta, mean, var = (_stacked(norms, name) for name in names)
+    wide = torch.promote_types(gamma.dtype, torch.float32)
+    scale = gamma.to(wide) * torch.rsqrt(var.to(wide) + norms[0].eps)
     return scale, beta - mean * scale
+
+
+def _stacked(norms: Sequence[nn.BatchNorm2d], name: str) -> Tensor:
+    return torch.stack([getattr(norm, name) for norm in norms])

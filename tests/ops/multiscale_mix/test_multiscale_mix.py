@@ -285,6 +285,21 @@ def test_frozen_norms_train_the_rest_with_running_statistics() -> None:
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-2)
 
 
+def test_module_in_bfloat16_is_as_exact_as_its_layers() -> None:
+    module, twin, u, mix = make_module()
+    module(u, mix), twin(u, mix)
+    module.eval(), twin.eval().double()
+    exact = plain(twin, u.double(), mix.double())
+    low = u.bfloat16()
+    got = module.bfloat16()(low, mix)
+    apart = plain(copy.deepcopy(module), low, mix.bfloat16())
+    errors = [float((y.double() - exact).detach().abs().max()) for y in (got, apart)]
+    assert got.dtype == torch.bfloat16
+    assert errors[0] <= 2 * errors[1] + torch.finfo(torch.bfloat16).eps * float(
+        exact.detach().abs().max()
+    )
+
+
 def test_module_names_and_text() -> None:
     module = MultiscaleMix(2, [(0, 1), (1, 1)])
     norm = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
