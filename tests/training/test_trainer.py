@@ -14,6 +14,7 @@ import torch
 from lmwp_models.data import SaliencyDataset, SyntheticSource
 from lmwp_models.errors import UserError
 from lmwp_models.registry import create_model
+from lmwp_models.training import loss as loss_module
 from lmwp_models.training import trainer as trainer_module
 from lmwp_models.training.checkpoint import list_checkpoints
 from lmwp_models.training.recipe import recipe_from_dict
@@ -135,14 +136,14 @@ def test_other_pictures_cannot_be_resumed_on(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_names_the_batch_and_is_not_saved(tmp_path, monkeypatch):
-    real = trainer_module.saliency_loss
+    real = loss_module.saliency_loss
     calls = []
 
     def poisoned(logits, masks):
         calls.append(None)
         return real(logits, masks) * (float("nan") if len(calls) == 3 else 1.0)
 
-    monkeypatch.setattr(trainer_module, "saliency_loss", poisoned)
+    monkeypatch.setitem(loss_module.LOSSES, "bce", poisoned)
     trainer = make_trainer(tmp_path, train={"checkpoint_every": 1})
     with pytest.raises(UserError, match=r"loss is nan .* at step 3, epoch 0, batch: ") as caught:
         trainer.fit()
