@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lmwp_ops._layout import leading
+
 _OLDEST = (3, 9)  # older ones cannot choose between tuples of arguments that hold None
 
 
@@ -34,11 +36,12 @@ def why_not() -> str | None:
     return None
 
 
-def refuse(xs: list[Tensor], *_: object) -> str | None:
+def refuse(xs: Tensor | list[Tensor], *_: object) -> str | None:
     """Why a Triton kernel cannot take these features, or None."""
-    if xs[0].device.type != "cuda" and not interprets():
-        return f"it runs on cuda; xs is on {xs[0].device.type}"
-    if xs[0].dtype == torch.float64:
+    like = leading(xs)
+    if like.device.type != "cuda" and not interprets():
+        return f"it runs on cuda; xs is on {like.device.type}"
+    if like.dtype == torch.float64:
         return "it computes in float32; xs is float64"
     return None
 
