@@ -22,11 +22,20 @@ if release(triton) < (3, 9) and release(numpy.__version__) >= (2, 4):
     pytest.skip(reason, allow_module_level=True)
 
 CHECKS = {
+    "bn_prelu_gap": ("forward", "gradients", "options", "statistics"),
     "depthwise_scales": ("forward", "gradients", "options", "public"),
     "multiscale": ("sums", "defaults", "options", "dilations"),
 }
 MAXIMUM = "tl.maximum(best, value.to(tl.float32), propagate_nan=tl.PropagateNan.ALL)"
 FAULTS = {
+    "means of rounded means": ("bn_prelu_gap statistics", "2 * distances +", "0 *"),
+    "tiles left out": ("bn_prelu_gap forward", "range(0, s.tiles, TILES)", "range(0, 1, TILES)"),
+    "the mean of the last image": (
+        "bn_prelu_gap forward",
+        "(image < s.images) & exists)",
+        "exists)",
+    ),
+    "gradients through no variance": ("bn_prelu_gap gradients", "- centred * by_x", ""),
     "reads below the map": ("depthwise_scales forward", "(row // DIVISOR < height)", "True"),
     "reads left of the map": ("depthwise_scales forward", "column > 0", "column >= 0"),
     "depthwise taps": ("depthwise_scales gradients", "K * K - 1 - i if FLIP", "i if FLIP"),

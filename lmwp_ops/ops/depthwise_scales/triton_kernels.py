@@ -11,7 +11,7 @@ from typing import NamedTuple
 import triton
 import triton.language as tl
 
-from lmwp_ops.ops.sizes.triton_kernels import Strides, plain, plain_strides
+from lmwp_ops.ops.sizes.triton_kernels import Strides, mine, plain, plain_strides
 
 _PIXEL_CONFIGS = [
     {"ROWS": 4, "num_warps": 4},
@@ -59,22 +59,12 @@ class SumSizes(NamedTuple):
 
 
 @triton.jit
-def _branch(tensors, sizes):
-    """Tensors and passed sizes of the branch that a program works for."""
-    t, s = tensors[0], sizes[0]
-    for b in tl.static_range(1, len(sizes)):
-        if tl.program_id(0) >= plain(sizes[b].first):
-            t, s = tensors[b], sizes[b]
-    return t, s
-
-
-@triton.jit
 def _part(
     tensors, sizes, VECTOR: tl.constexpr, INTERLEAVED: tl.constexpr, CHANNELS: tl.constexpr
 ):  # fmt: skip
     """What a program computes: tensors and sizes of its branch, block of pixels, channels, [1, L]
     or a scalar, and whether these exist."""
-    t, s = _branch(tensors, sizes)
+    t, s = mine(tensors, sizes)
     s = Sizes(*[plain(size) for size in s[:9]], plain_strides(s.source), plain_strides(s.result))
     program = tl.program_id(0) - s.first
     channel = program // s.blocks
@@ -443,7 +433,7 @@ def depthwise_scales_bwd_sum_kernel(
     TOTALS: tl.constexpr,
 ):
     """Add up the partial sums, always in the same order, and write the gradients."""
-    t, s = _branch(tensors, sizes)
+    t, s = mine(tensors, sizes)
     s = SumSizes(*[plain(size) for size in s])
     index = (tl.program_id(0) - s.first) * TOTALS + tl.arange(0, TOTALS)[None, :]  # [1, T]
     count = s.channels * (K * K + 3)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import triton
 import triton.language as tl
 
-from lmwp_ops.ops.sizes.triton_kernels import Strides, plain, plain_strides
+from lmwp_ops.ops.sizes.triton_kernels import Strides, mine, plain, plain_strides
 
 CONFIGS = [
     {"OUT": 16, "IN": 1, "PIXELS": 256, "num_warps": 2},
@@ -123,22 +123,12 @@ def _plain_term(term):
 
 
 @triton.jit
-def _member(tensors, sizes):
-    """Tensors and passed sizes of what a program works for, among those of one kind."""
-    t, s = tensors[0], sizes[0]
-    for m in tl.static_range(1, len(sizes)):
-        if tl.program_id(0) >= plain(sizes[m].first):
-            t, s = tensors[m], sizes[m]
-    return t, s
-
-
-@triton.jit
 def _works_for(sizes, KIND: tl.constexpr):
     """Whether a program belongs to a kind of results; `sizes` are those of all, passed."""
-    mine = tl.program_id(0) >= plain(sizes[KIND][0].first)
+    works = tl.program_id(0) >= plain(sizes[KIND][0].first)
     if len(sizes) > KIND + 1:
-        mine = mine & (tl.program_id(0) < plain(sizes[KIND + 1][0].first))
-    return mine
+        works = works & (tl.program_id(0) < plain(sizes[KIND + 1][0].first))
+    return works
 
 
 @triton.jit
@@ -383,7 +373,7 @@ def _convolve(
     WIDE: tl.constexpr, OUT: tl.constexpr, IN: tl.constexpr, PIXELS: tl.constexpr,
 ):  # fmt: skip
     """One program's part of a result whose terms are read in MODES."""
-    t, s = _member(tensors, sizes)
+    t, s = mine(tensors, sizes)
     s = ResultSizes(
         *[plain(size) for size in s[:5]],
         plain(s.width) * VECTOR,
@@ -463,7 +453,7 @@ def _correlate(
     WIDE: tl.constexpr, OUT: tl.constexpr, IN: tl.constexpr, PIXELS: tl.constexpr,
 ):  # fmt: skip
     """One program's products of a gradient and an input, read in MODE, summed over its pixels."""
-    t, s = _member(tensors, sizes)
+    t, s = mine(tensors, sizes)
     s = BlockSizes(*[plain(size) for size in s[:10]], _plain_read(s.grad), _plain_read(s.x))
     part = tl.program_id(0) - s.first
     tap = part % (K * K)
@@ -527,7 +517,7 @@ def multiscale_gather_kernel(
     PIXELS: tl.constexpr,
 ):
     """Gradients of what a bilinear resize was applied to: every pixel gathers its shares."""
-    t, s = _member(tensors, sizes)
+    t, s = mine(tensors, sizes)
     s = GatherSizes(*[plain(size) for size in s[:5]], _plain_read(s.grad))
     g = s.grad
     plane, row, column, exists = _pixels(

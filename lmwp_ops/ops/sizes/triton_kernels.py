@@ -40,3 +40,14 @@ def plain(size):
 def plain_strides(strides):
     """The strides that were passed."""
     return Strides(*[plain(stride) for stride in strides])
+
+
+@triton.jit
+def mine(tensors, sizes):
+    """Tensors and passed sizes of that part of a launch that a program belongs to; each part's
+    sizes begin with the number of its first program."""
+    t, s = tensors[0], sizes[0]
+    for part in tl.static_range(1, len(sizes)):
+        if tl.program_id(0) >= plain(sizes[part].first):
+            t, s = tensors[part], sizes[part]
+    return t, s
