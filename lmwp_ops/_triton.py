@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 _OLDEST = (3, 6)  # that the kernels were compiled and interpreted with
+MAX_REGISTERS = 255  # of a thread; by itself the assembler spills a few to save the others
 
 
 def interprets() -> bool:

@@ -253,6 +253,7 @@ def _launch(
         *(tensors, passed(plan.sizes)),
         STRIDE=stride,
         DILATION=dilation,
+        maxnreg=_triton.MAX_REGISTERS,
         **flags,
         **plan.constants,
     )

@@ -30,7 +30,6 @@ MOST_SPLITS = 64
 _ENOUGH_PROGRAMS = 2048  # to fill any GPU
 _FEW_PIXELS = 2**15
 _VECTOR_BYTES = 16
-_MAX_REGISTERS = 255  # of a thread; by itself the assembler spills a few to save the others
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +188,7 @@ def _convolve(results: Sequence[Result], kernel_size: int, entry_pool: bool, adj
         ADJOINT=adjoint,
         ENTRY=entry_pool,
         WIDE=wide,
-        maxnreg=_MAX_REGISTERS,
+        maxnreg=_triton.MAX_REGISTERS,
         **config,
     )
 
@@ -331,7 +330,7 @@ def _correlate(
         K=kernel_size,
         ENTRY=entry_pool,
         WIDE=wide,
-        maxnreg=_MAX_REGISTERS,
+        maxnreg=_triton.MAX_REGISTERS,
         **config,
     )
 
