@@ -26,6 +26,7 @@ CASES = (
     Case(((2, 1, 7, 7), (3, 3, 7, 5), (1, 2, 6, 6), (0, 2, 3, 3), (5, 2, 4, 4), (2, 2, 2, 2))),
     # Several images, and several parts of a map, in tiles that are not full.
     Case(((70, 2, 8, 8), (3, 2, 8, 5))),
+    Case(((34, 1, 64, 64),)),  # more tiles than are added up at once
     Case(((2, 2, 33, 130),), HALF),
     Case(((2, 3, 64, 65),), BFLOAT, prelu=False),
     # Vectors of channels, more of them than in a tile, single ones.

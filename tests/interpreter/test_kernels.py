@@ -30,11 +30,7 @@ MAXIMUM = "tl.maximum(best, value.to(tl.float32), propagate_nan=tl.PropagateNan.
 FAULTS = {
     "means of rounded means": ("bn_prelu_gap statistics", "2 * distances +", "0 *"),
     "tiles left out": ("bn_prelu_gap forward", "range(0, s.tiles, TILES)", "range(0, 1, TILES)"),
-    "the mean of the last image": (
-        "bn_prelu_gap forward",
-        "(image < s.images) & exists)",
-        "exists)",
-    ),
+    "tiles counted as full": ("bn_prelu_gap forward", "s.parts * PIXELS, PIXELS)", "1, PIXELS)"),
     "gradients through no variance": ("bn_prelu_gap gradients", "- centred * by_x", ""),
     "reads below the map": ("depthwise_scales forward", "(row // DIVISOR < height)", "True"),
     "reads left of the map": ("depthwise_scales forward", "column > 0", "column >= 0"),
