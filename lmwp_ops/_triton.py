@@ -13,7 +13,8 @@ from torch import Tensor
 
 from lmwp_ops._layout import leading
 
-_OLDEST = (3, 9)  # older ones cannot choose between tuples of arguments that hold None
+_OLDEST = (3, 6)  # that the kernels were compiled and interpreted with
+MAX_REGISTERS = 255  # of a thread; by itself the assembler spills a few to save the others
 
 
 def interprets() -> bool:
