@@ -15,14 +15,18 @@ from lmwp_ops._dispatch import (
 )
 from lmwp_ops._warmup import warmup
 from lmwp_ops.ops.bn_prelu_gap import bn_prelu_gap
+from lmwp_ops.ops.channel_spatial_attention import channel_spatial_attention
 from lmwp_ops.ops.depthwise_scales import depthwise_scales
 from lmwp_ops.ops.dilated_bank import dilated_bank
 from lmwp_ops.ops.goctconv2d import goctconv2d
 from lmwp_ops.ops.il_block import il_block
+from lmwp_ops.ops.multiscale_mix import multiscale_mix
+from lmwp_ops.ops.multiscale_norm_mix import multiscale_norm_mix
 
 __all__ = [
     "BackendError",
     "bn_prelu_gap",
+    "channel_spatial_attention",
     "decomposed",
     "depthwise_scales",
     "dilated_bank",
@@ -31,6 +35,8 @@ __all__ = [
     "goctconv2d",
     "il_block",
     "is_decomposed",
+    "multiscale_mix",
+    "multiscale_norm_mix",
     "nn",
     "use_backend",
     "warmup",

@@ -18,6 +18,7 @@ from lmwp_ops import _gpu, _tables, _verification
 from lmwp_ops._backends import BACKENDS, GPU_BACKENDS
 from lmwp_ops._examples import Example
 from lmwp_ops._gpu import Place
+from lmwp_ops._layout import leading
 
 AUTO = "auto"
 ENVIRONMENT = "LMWP_OPS_BACKEND"
@@ -175,7 +176,7 @@ def _choose(op: str, args: tuple[Any, ...]) -> Candidate:
 
 def _meet(op: Op, args: tuple[Any, ...]) -> OnGpu | None:
     """How a call on these arguments runs on its GPU; None if it is on no GPU."""
-    like = args[0][0] if isinstance(args[0], list) else args[0]
+    like = leading(args[0])
     met = like.device, like.dtype
     try:
         return op.met[met]

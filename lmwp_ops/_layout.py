@@ -1,9 +1,16 @@
 """The memory layout rule of every op: an output keeps the layout of its input."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 Shape = tuple[int, ...]
+
+
+def leading(xs: Tensor | Sequence[Tensor]) -> Tensor:
+    """The tensor whose device, dtype and layout hold for an op: its feature or first branch."""
+    return xs if isinstance(xs, Tensor) else xs[0]
 
 
 def is_channels_last(x: Tensor) -> bool:

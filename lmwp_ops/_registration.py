@@ -1,6 +1,6 @@
 """What the registrations of all ops have in common.
 
-The first argument of every op is its list of branches, `xs`.
+The first argument of every op is its feature: a list of branches, `xs`, or one tensor.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lmwp_ops import _dispatch, _loader, _triton
 from lmwp_ops._examples import Draw, Example, Shapes, convert, tensors
-from lmwp_ops._layout import empty_like_layout
+from lmwp_ops._layout import empty_like_layout, leading
 from lmwp_ops._library import LIBRARY
 
 _DEVICES = ("cpu", "cuda")
@@ -25,11 +25,11 @@ def invoke(op: str, check: Callable[..., None], args: tuple[Any, ...]) -> Any:
     way through torch's dispatcher and back into Python costs more than a kernel on a small map.
     """
     xs = args[0]
-    if xs and not (
+    if (isinstance(xs, Tensor) or xs) and not (
         torch.is_grad_enabled()
         or torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack()
-        or torch.is_autocast_enabled(xs[0].device.type)
+        or torch.is_autocast_enabled(leading(xs).device.type)
     ):
         return _dispatch.check_and_run(op, check, args)
     return getattr(torch.ops.lmwp_ops, op).default(*args)
@@ -129,12 +129,12 @@ def _autograd_of(op: str, kept_outputs: int) -> tuple[Callable[..., None], Calla
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         kinds, ctx.settings = list(inputs[:count]), inputs[count:]
         if len(schema.returns) > 1:
-            ctx.mark_non_differentiable(*(t for kind in output[1:] for t in kind))
+            ctx.mark_non_differentiable(*tensors(output[1:]))
             kinds += output[len(output) - kept_outputs :]
         ctx.lengths = [None if isinstance(kind, Tensor) else len(kind) for kind in kinds]
         ctx.save_for_backward(*tensors(kinds))
 
-    def differentiate(ctx: Any, grads: list[Tensor], *_: Any) -> tuple[Any, ...]:
+    def differentiate(ctx: Any, grads: Tensor | list[Tensor], *_: Any) -> tuple[Any, ...]:
         saved = iter(ctx.saved_tensors)
         kinds = [
             next(saved) if length is None else [next(saved) for _ in range(length)]
@@ -198,7 +198,7 @@ def _gradients_of(
     outputs = forward.default(*convert(args, lambda t: t.to("meta")))
     draw = Draw(device, dtype, seed=1)
     wanted = [True] * len(backward.default._schema.returns)
-    return [draw(*y.shape) for y in outputs], *args, wanted
+    return convert(outputs, lambda y: draw(*y.shape)), *args, wanted
 
 
 def empty_gradients(
@@ -215,7 +215,11 @@ def empty_gradients(
 
 def _autocast(op: str, device_type: str, *args: Any) -> Any:
     dtype = torch.get_autocast_dtype(device_type)
-    xs = [x.to(dtype) if x.is_floating_point() and x.dtype != torch.float64 else x for x in args[0]]
+
+    def cast(x: Tensor) -> Tensor:
+        return x.to(dtype) if x.is_floating_point() and x.dtype != torch.float64 else x
+
+    xs = convert(args[0], cast)
     keys = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, f"Autocast{device_type.upper()}"))
     with torch._C._ExcludeDispatchKeyGuard(keys):
         return getattr(torch.ops.lmwp_ops, op).default(xs, *args[1:])
@@ -240,10 +244,14 @@ def _compiled_candidate(
 
 
 def _refuse_compiled(
-    device_type: str, also: Callable[..., str | None] | None, xs: list[Tensor], *rest: Any
+    device_type: str,
+    also: Callable[..., str | None] | None,
+    xs: Tensor | list[Tensor],
+    *rest: Any,
 ) -> str | None:
-    if xs[0].device.type != device_type:
-        return f"it runs on {device_type}; xs is on {xs[0].device.type}"
-    if xs[0].dtype == torch.float64:
+    like = leading(xs)
+    if like.device.type != device_type:
+        return f"it runs on {device_type}; xs is on {like.device.type}"
+    if like.dtype == torch.float64:
         return "it computes in float32; xs is float64"
     return also(xs, *rest) if also else None

@@ -11,7 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_OLDEST = (3, 9)  # older ones cannot choose between tuples of arguments that hold None
+from lmwp_ops._layout import leading
+
+_OLDEST = (3, 6)  # that the kernels were compiled and interpreted with
+MAX_REGISTERS = 255  # of a thread; by itself the assembler spills a few to save the others
 
 
 def interprets() -> bool:
@@ -34,11 +37,12 @@ def why_not() -> str | None:
     return None
 
 
-def refuse(xs: list[Tensor], *_: object) -> str | None:
+def refuse(xs: Tensor | list[Tensor], *_: object) -> str | None:
     """Why a Triton kernel cannot take these features, or None."""
-    if xs[0].device.type != "cuda" and not interprets():
-        return f"it runs on cuda; xs is on {xs[0].device.type}"
-    if xs[0].dtype == torch.float64:
+    like = leading(xs)
+    if like.device.type != "cuda" and not interprets():
+        return f"it runs on cuda; xs is on {like.device.type}"
+    if like.dtype == torch.float64:
         return "it computes in float32; xs is float64"
     return None
 

@@ -34,7 +34,7 @@ from torch.overrides import TorchFunctionMode
 
 from lmwp_models.csf import BilinearOctConv
 from lmwp_models.layers import DepthwiseLayer, DilatedLayer, DilatedScale, StandardConv
-from lmwp_ops.nn import DepthwiseScales, DilatedBank, GOctConv2d
+from lmwp_ops.nn import CBAM, DepthwiseScales, DilatedBank, GOctConv2d, MultiscaleMix
 
 _NORM, _PRELU, _RESIZE, _AVG_POOL = 4, 3, 9, 5
 
@@ -56,9 +56,10 @@ class Complexity(Counts):
 
 
 def summarize(model: nn.Module, input_size: tuple[int, int]) -> Complexity:
-    """Count `model` on one image of `input_size` (H, W); nothing is computed, it stays as it is.
+    """Count `model` for one image of `input_size` (H, W); nothing is computed, it stays as it is.
 
-    The parts are those of `model.parts()`, which must cover the model, or else its children.
+    The parts are those of `model.parts()`, which must cover the model, or else its children. A
+    network in training mode is counted with what it computes there only, such as side outputs.
 
     Raises:
         ValueError: the network does not take images of that size.
@@ -72,10 +73,10 @@ def summarize(model: nn.Module, input_size: tuple[int, int]) -> Complexity:
     ]
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     shadow = {key: tensor.to("meta") for key, tensor in state.items()}
-    image = torch.empty(1, 3, *input_size, device="meta")
+    images = torch.empty(2, 3, *input_size, device="meta")  # in training one may be too few
     try:
         with _ShapesOnly():
-            torch.func.functional_call(model, shadow, image)
+            torch.func.functional_call(model, shadow, images)
     finally:
         for hook in hooks:
             hook.remove()
@@ -131,7 +132,7 @@ class _Tally:
 
 
 def _conv(module: Any, x: Tensor, y: Tensor) -> tuple[int, int]:
-    return y.numel() * module.weight[0].numel(), y.numel() if module.bias is not None else 0
+    return y[0].numel() * module.weight[0].numel(), y[0].numel() if module.bias is not None else 0
 
 
 def _standard(module: StandardConv, xs: list[Tensor], ys: list[Tensor]) -> tuple[int, int]:
@@ -174,7 +175,7 @@ def _octave(
     for i, x in zip(_present(module.in_channels), xs, strict=True):
         height, width = x.shape[-2:]
         if module.entry_pool:
-            others += _AVG_POOL * x.numel()
+            others += _AVG_POOL * x[0].numel()
             height, width = height // 2, width // 2
         for j, out in enumerate(module.out_channels):
             if not module.cross_scale and i != j:
@@ -187,9 +188,29 @@ def _octave(
                 pixels = outputs[j][0, 0].numel()
                 others += _RESIZE * x.shape[1] * pixels
             elif i > j and out:
-                others += _RESIZE * outputs[j].numel()
+                others += _RESIZE * outputs[j][0].numel()
             macs += module.kernel_size**2 * x.shape[1] * out * pixels
     return macs, others
+
+
+def _multiscale_mix(module: MultiscaleMix, u: Tensor, y: Tensor) -> tuple[int, int]:
+    macs = others = 0
+    channels, height, width = u.shape[1:]
+    for octave, _ in module.branches:
+        pixels = -(-height // 2**octave) * -(-width // 2**octave)
+        macs += 9 * channels * pixels
+        others += _NORM * channels * pixels
+        if octave:
+            others += (_AVG_POOL + _RESIZE) * u[0].numel()
+    return macs, others
+
+
+def _cbam(module: CBAM, x: Tensor, y: Tensor) -> tuple[int, int]:
+    """The layers of the channel gate run once for each pool."""
+    layers = [layer for layer in (module.reduce, module.expand) if layer is not None]
+    kernels = sum(kernel.numel() for kernel in module.spatial.parameters())
+    macs = (module.mean + module.max) * sum(layer.weight.numel() for layer in layers)
+    return macs + kernels * x[0, 0].numel(), 0
 
 
 def _present(channels: tuple[int, ...]) -> list[int]:
@@ -204,6 +225,8 @@ _COUNTERS: list[tuple[Any, Callable[[Any, Any, Any], tuple[int, int]]]] = [
     (DilatedLayer, _dilated),
     (DilatedBank, _dilated_bank),
     ((GOctConv2d, BilinearOctConv), _octave),
-    ((nn.BatchNorm2d, nn.GroupNorm), lambda module, x, y: (0, _NORM * y.numel())),
-    (nn.PReLU, lambda module, x, y: (0, _PRELU * y.numel())),
+    (MultiscaleMix, _multiscale_mix),
+    (CBAM, _cbam),
+    ((nn.BatchNorm2d, nn.GroupNorm), lambda module, x, y: (0, _NORM * y[0].numel())),
+    (nn.PReLU, lambda module, x, y: (0, _PRELU * y[0].numel())),
 ]

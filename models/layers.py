@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +62,7 @@ class OctaveLayer(nn.Module):
         self.channel_means: list[Tensor] | None = None
 
     def forward(self, xs: list[Tensor]) -> list[Tensor]:
-        return _norm_prelu(self, self.conv(xs), self.bns.values(), self.prelus.values())
+        return norm_prelu(self, self.conv(xs), self.bns.values(), self.prelus.values())
 
 
 class DepthwiseLayer(nn.Module):
@@ -82,7 +82,7 @@ class DepthwiseLayer(nn.Module):
         convs = cast(Iterable[nn.Conv2d], self.convs.values())
         weights = [self.weight_scale * conv.weight for conv in convs]
         ys = lmwp_ops.depthwise_scales(xs, weights)
-        return _norm_prelu(self, ys, self.bns.values(), self.prelus.values())
+        return norm_prelu(self, ys, self.bns.values(), self.prelus.values())
 
 
 class DilatedScale(nn.Module):
@@ -146,7 +146,7 @@ class DilatedLayer(nn.Module):
         ys = lmwp_ops.dilated_bank(xs, weights, DILATIONS)
         present = list(cast(Mapping[str, DilatedScale], self.convs).values())
         norms, prelus = [scale.bn for scale in present], [scale.prelu for scale in present]
-        return _norm_prelu(self, ys, norms, prelus)
+        return norm_prelu(self, ys, norms, prelus)
 
 
 def per_branch(channels: Sequence[int], make: Callable[[int], nn.Module]) -> nn.ModuleDict:
@@ -154,8 +154,15 @@ def per_branch(channels: Sequence[int], make: Callable[[int], nn.Module]) -> nn.
     return nn.ModuleDict({str(b): make(c) for b, c in enumerate(channels) if c})
 
 
-def _norm_prelu(
-    layer: OctaveLayer | DepthwiseLayer | DilatedLayer,
+class KeepsMeans(Protocol):
+    """A layer that keeps the channel means of its last result in training."""
+
+    training: bool
+    channel_means: list[Tensor] | None
+
+
+def norm_prelu(
+    layer: KeepsMeans,
     ys: list[Tensor],
     norms: Iterable[nn.Module],
     prelus: Iterable[nn.Module],

@@ -13,9 +13,11 @@ from lmwp_models.csnet import CSNet
 from lmwp_models.csnet_config import CSNetConfig
 from lmwp_models.errors import UserError
 from lmwp_models.head_config import HeadConfig
+from lmwp_models.lmwpnet import LMWPNet
+from lmwp_models.lmwpnet_config import LMWPNetConfig
 
-Config = CSNetConfig | CSFConfig
-Network = CSNet | CSF
+Config = CSNetConfig | CSFConfig | LMWPNetConfig
+Network = CSNet | CSF | LMWPNet
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def create_model(name: str, **overrides: Any) -> Network:
         name: one of `list_models()` or an alias, in any case.
         overrides: fields of the model's configuration to replace, as the objects or as the plain
             lists and tables of its `to_dict()`: `blocks`, `head` and `stages` for CSNet,
-            `backbone` and `head` for CSF.
+            `backbone` and `head` for CSF, the fields of `LMWPNetConfig` for LMWP-Net.
 
     Raises:
         UserError: unknown name or field, or channels that make no network.
@@ -76,7 +78,9 @@ def create_model(name: str, **overrides: Any) -> Network:
 
 def build_model(config: Config) -> Network:
     """The network of a configuration, freshly initialised."""
-    return CSNet(config) if isinstance(config, CSNetConfig) else CSF(config)
+    if isinstance(config, CSNetConfig):
+        return CSNet(config)
+    return CSF(config) if isinstance(config, CSFConfig) else LMWPNet(config)
 
 
 def config_from_dict(data: object) -> Config:
@@ -84,6 +88,7 @@ def config_from_dict(data: object) -> Config:
     networks: dict[str, Callable[[object], Config]] = {
         "csnet": CSNetConfig.from_dict,
         "csf": CSFConfig.from_dict,
+        "lmwpnet": LMWPNetConfig.from_dict,
     }
     network = data.get("network") if isinstance(data, Mapping) else None
     if network not in networks:
@@ -98,7 +103,7 @@ def name_of(config: Config) -> str | None:
 
 @functools.cache
 def _registered() -> dict[str, ModelInfo]:
-    infos = [*_csnets(), *_extractors(), *_csfs()]
+    infos = [*_csnets(), *_extractors(), *_csfs(), *_lmwpnets()]
     return {info.name: info for info in infos}
 
 
@@ -145,6 +150,18 @@ def _csfs() -> list[ModelInfo]:
             "csf-resnet50", "CSF head on ResNet-50", CSFConfig("resnet50"), input_size=(300, 400)
         ),
         ModelInfo("csf-res2net50", "CSF head on Res2Net-50 v1b", CSFConfig("res2net50")),
+    ]
+
+
+def _lmwpnets() -> list[ModelInfo]:
+    return [
+        ModelInfo(
+            "lmwpnet",
+            "LMWP-Net, reconstructed: its source publishes no layers",
+            LMWPNetConfig(),
+            input_size=(336, 336),
+            aliases=("lmwp-net",),
+        )
     ]
 
 

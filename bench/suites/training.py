@@ -23,7 +23,7 @@ from lmwp_bench.results import Row
 from lmwp_bench.suites.network_run import NetworkRun
 from lmwp_bench.variant import Compute, Variant
 from lmwp_models.data import AugmentConfig, SaliencyDataset, SyntheticSource
-from lmwp_models.training.loss import saliency_loss
+from lmwp_models.training.loss import deep_supervision_loss, saliency_loss
 
 PEERS = ("eager", "eager-channels-last", "compile", "lmwp-modules")
 PHASES = ("data", "forward", "backward", "optimiser")
@@ -114,10 +114,9 @@ class _Step:
         images = batch[0].to(self.device, memory_format=self.memory_format, non_blocking=True)
         masks = batch[1].to(self.device, non_blocking=True)
         with torch.autocast(self.device.type, self.amp, enabled=self.amp is not None):
-            logits = self.model(images)
-        if logits.dtype == torch.float64:  # the loss is in float32 otherwise
-            return nn.functional.binary_cross_entropy_with_logits(logits, masks.double())
-        return saliency_loss(logits, masks)
+            outputs = self.model(images)
+        loss = saliency_loss if isinstance(outputs, Tensor) else deep_supervision_loss
+        return loss(outputs, masks)
 
     @property
     def parameters(self) -> list[Tensor]:

@@ -1,16 +1,20 @@
 """Modules over the functions of `lmwp_ops`."""
 
 from lmwp_ops.nn.batch_norm_prelu import BatchNormPReLU2d, norm_prelu_in_training
+from lmwp_ops.nn.cbam import CBAM
 from lmwp_ops.nn.depthwise_scales import DepthwiseScales
 from lmwp_ops.nn.dilated_bank import DilatedBank
 from lmwp_ops.nn.goctconv2d import GOctConv2d
 from lmwp_ops.nn.il_block import ILBlock
+from lmwp_ops.nn.multiscale_mix import MultiscaleMix
 
 __all__ = [
+    "CBAM",
     "BatchNormPReLU2d",
     "DepthwiseScales",
     "DilatedBank",
     "GOctConv2d",
     "ILBlock",
+    "MultiscaleMix",
     "norm_prelu_in_training",
 ]

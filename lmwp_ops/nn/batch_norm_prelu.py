@@ -61,12 +61,12 @@ def norm_prelu_in_training(
     weights, biases = [norm.weight for norm in norms], [norm.bias for norm in norms]
     ys, means, batch_means, batch_vars = bn_prelu_gap(xs, weights, biases, slopes, eps=eps.pop())
     for x, norm, mean, var in zip(xs, norms, batch_means, batch_vars, strict=True):
-        _update_running_statistics(norm, mean, var, x.numel() // x.shape[1])
+        update_running_statistics(norm, mean, var, x.numel() // x.shape[1])
     return ys, means
 
 
 @torch.no_grad()
-def _update_running_statistics(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, count: int) -> None:
+def update_running_statistics(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, count: int) -> None:
     """As `nn.BatchNorm2d` does; `count` values per channel have the biased variance `var`."""
     if norm.running_mean is None or norm.running_var is None:
         return

@@ -38,10 +38,7 @@ def check_branches(op: str, xs: Sequence[Tensor], channels: Sequence[int] | None
         raise argument_error(op, "xs", "at least one tensor", "an empty list")
     first = xs[0]
     for b, x in enumerate(xs):
-        if x.dim() != 4:
-            raise argument_error(op, f"xs[{b}]", "a 4-D tensor [N, C, H, W]", list(x.shape))
-        if x.dtype not in _FLOATS:
-            raise argument_error(op, f"xs[{b}]", "a floating-point dtype", x.dtype)
+        _check_kind(op, f"xs[{b}]", x)
         if x.dtype != first.dtype or x.device != first.device:
             expected = f"{first.dtype} on {first.device} like xs[0]"
             raise argument_error(op, f"xs[{b}]", expected, f"{x.dtype} on {x.device}")
@@ -52,6 +49,21 @@ def check_branches(op: str, xs: Sequence[Tensor], channels: Sequence[int] | None
             raise argument_error(op, f"xs[{b}]", f"{channels[b]} channels", x.shape[1])
 
 
+def check_feature(op: str, argument: str, x: Tensor) -> None:
+    """A 4-D floating tensor with channels and pixels; the batch may be empty."""
+    _check_kind(op, argument, x)
+    if 0 in x.shape[1:]:
+        expected = "at least one channel and one pixel"
+        raise argument_error(op, argument, expected, f"shape {list(x.shape)}")
+
+
+def _check_kind(op: str, argument: str, x: Tensor) -> None:
+    if x.dim() != 4:
+        raise argument_error(op, argument, "a 4-D tensor [N, C, H, W]", list(x.shape))
+    if x.dtype not in _FLOATS:
+        raise argument_error(op, argument, "a floating-point dtype", x.dtype)
+
+
 def fits(parameter: Tensor, shape: tuple[int, ...], like: Tensor) -> bool:
     """Whether `check_parameter` certainly has nothing to say; costs little, names nothing."""
     same_dtype: bool = parameter.dtype == like.dtype
@@ -59,17 +71,22 @@ def fits(parameter: Tensor, shape: tuple[int, ...], like: Tensor) -> bool:
 
 
 def check_parameter(
-    op: str, argument: str, parameter: Tensor, shape: tuple[int, ...], like: Tensor
+    op: str,
+    argument: str,
+    parameter: Tensor,
+    shape: tuple[int, ...],
+    like: Tensor,
+    name: str = "xs",
 ) -> None:
-    """A parameter has `shape`, and the device and dtype of the features; with 16-bit ones it may
-    be float32."""
+    """A parameter has `shape`, and the device and dtype of the features, which are called `name`;
+    with 16-bit ones it may be float32."""
     if tuple(parameter.shape) != shape:
         raise argument_error(op, argument, f"shape {list(shape)}", list(parameter.shape))
     if parameter.device != like.device:
-        raise argument_error(op, argument, f"device {like.device} like xs", parameter.device)
+        raise argument_error(op, argument, f"device {like.device} like {name}", parameter.device)
     sixteen_bit = like.dtype in _SIXTEEN_BIT or _autocasts(like.device.type)
     if parameter.dtype != like.dtype and not (sixteen_bit and parameter.dtype == torch.float32):
-        expected = f"{like.dtype} like xs" + (" or float32" if sixteen_bit else "")
+        expected = f"{like.dtype} like {name}" + (" or float32" if sixteen_bit else "")
         raise argument_error(op, argument, expected, parameter.dtype)
 
 

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         if status := session.fit():
             return status
         seconds = time.perf_counter() - started
-    predictor = session.predictor(session.trainer.model)
+    predictor = session.predictor(session.trainer.trained)
     trained = _evaluate(session, predictor, "evaluate")
     baseline = _evaluate(session, centre_prior, "evaluate centre prior")
     ranking = sorted(trained.images, key=_max_f, reverse=True)

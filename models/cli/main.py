@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib.metadata import entry_points
 from typing import NoReturn
 
-from lmwp_models.errors import UserError
+from lmwp_models.errors import PeerError, UserError
 
 # Command -> (module with `configure(parser)` and `run(args)`, one-line help).
 COMMANDS = {
@@ -58,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         return args.run(args)
+    except PeerError:
+        return 2
     except UserError as error:
         print(f"lmwp {args.command}: {error}", file=sys.stderr)
         return 2

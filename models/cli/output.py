@@ -52,7 +52,7 @@ def print_skipped(skipped: Sequence[str]) -> None:
         print(f"skipped: {line}", file=sys.stderr)
 
 
-def make_progress(*extra: str) -> Progress:
+def make_progress(*extra: str, hidden: bool = False) -> Progress:
     """A progress bar on standard error; `extra` are templates for further text columns."""
     return Progress(
         TextColumn("{task.description}"),
@@ -62,13 +62,14 @@ def make_progress(*extra: str) -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
+        disable=hidden,
     )
 
 
 @contextmanager
-def progress(description: str) -> Iterator[Report]:
+def progress(description: str, *, hidden: bool = False) -> Iterator[Report]:
     """A progress bar fed with (done, total); it appears with the first report."""
-    with make_progress() as bar:
+    with make_progress(hidden=hidden) as bar:
 
         def report(done: int, total: int) -> None:
             if not bar.tasks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from torch import nn
 from lmwp_models.cli.output import make_progress, print_skipped, progress
 from lmwp_models.data import (
     AugmentConfig,
+    MemorySource,
     SaliencyDataset,
     Source,
     SubsetSource,
@@ -25,8 +27,10 @@ from lmwp_models.errors import UserError
 from lmwp_models.evaluation import evaluate
 from lmwp_models.predict import Predictor
 from lmwp_models.registry import create_model
+from lmwp_models.training import distributed
+from lmwp_models.training.interruption import Stopped
 from lmwp_models.training.sinks import JsonLinesSink, PanelSink, Sink, StepRecord, TensorBoardSink
-from lmwp_models.training.trainer import Stopped, Trainer, Validation
+from lmwp_models.training.trainer import Trainer, Validation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,14 +41,16 @@ if TYPE_CHECKING:
 class Session:
     """Everything `recipe` needs, with the records of the run under `folder`.
 
-    A context manager: the progress bar runs and the logs are open inside it.
+    A context manager: the progress bar runs and the logs are open inside it. Of several processes
+    the main one alone speaks and keeps records.
     """
 
     def __init__(self, recipe: Recipe, folder: Path, *, threads: int | None = None) -> None:
         set_up_cpu(threads)
         torch.manual_seed(recipe.train.seed)
         data = recipe.data
-        with progress("read pictures") as report:
+        speaks = distributed.is_main()
+        with progress("read pictures", hidden=not speaks) as report:
             source = open_source(
                 data.train,
                 list_file=data.list_file,
@@ -53,17 +59,24 @@ class Session:
                 skip_bad=data.skip_bad,
                 on_progress=report,
             )
-        print_skipped(source.skipped)
+            if data.cache == "ram":
+                source = MemorySource(source, report)
+        if speaks:
+            print_skipped(source.skipped)
         training, validation = _split(source, data.holdout, recipe.train.seed)
         self.validation_source = SubsetSource(source, validation)
         self._bar = make_progress(
-            "loss {task.fields[loss]:.4f}", "{task.fields[speed]:.1f} images/s"
+            "loss {task.fields[loss]:.4f}",
+            "{task.fields[speed]:.1f} images/s",
+            hidden=not speaks,
         )
-        self._sinks: list[Sink] = [
-            JsonLinesSink(folder / "log.jsonl"),
-            TensorBoardSink(folder / "tensorboard"),
-            PanelSink(folder / "panels"),
-        ]
+        self._sinks: list[Sink] = []
+        if speaks:
+            self._sinks += [
+                JsonLinesSink(folder / "log.jsonl"),
+                TensorBoardSink(folder / "tensorboard"),
+                PanelSink(folder / "panels"),
+            ]
         self.trainer = Trainer(
             recipe,
             create_model(recipe.model.name, **recipe.model.options),
@@ -77,15 +90,17 @@ class Session:
             validate=self.validate if validation else None,
             sinks=self._sinks,
         )
-        self._sinks.append(ProgressSink(self._bar, self.trainer.total_steps))
+        if speaks:
+            self._sinks.append(ProgressSink(self._bar, self.trainer.total_steps))
 
     def fit(self) -> int:
         """Train to the end: 0, or after a signal its exit status, having said how to continue."""
         try:
             self.trainer.fit()
         except Stopped as stop:
-            print(stop, file=sys.stderr)
-            print(f"continue with: lmwp train --resume {self.trainer.run}", file=sys.stderr)
+            if distributed.is_main():
+                print(stop, file=sys.stderr)
+                print(f"continue with: lmwp train --resume {self.trainer.run}", file=sys.stderr)
             return 128 + stop.signum
         return 0
 
@@ -113,8 +128,9 @@ class Session:
 
     def __exit__(self, *exception: object) -> None:
         self._bar.stop()
-        for sink in self._sinks:
-            sink.close()
+        with ExitStack() as closing:  # all of them, even where one fails
+            for sink in self._sinks:
+                closing.callback(sink.close)
 
 
 def _split(source: Source, count: int, seed: int) -> tuple[list[int], list[int]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmwp_models.cli.options import add_skip_bad_option, positive_int, skip_bad_override
-from lmwp_models.errors import UserError
+from lmwp_models.errors import UserError, writing
 
 if TYPE_CHECKING:
     from lmwp_models.training.recipe import Recipe
@@ -26,6 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from lmwp_models.cli.session import Session
+    from lmwp_models.training import distributed
     from lmwp_models.training.recipe import load_recipe
 
     if (args.recipe is None) == (args.resume is None):
@@ -40,29 +41,47 @@ def run(args: argparse.Namespace) -> int:
     if args.print:
         print(recipe.model_dump_json(indent=2))
         return 0
-    if not args.resume:
-        start_run(folder, recipe)
-    with Session(recipe, folder, threads=args.threads) as session:
-        if args.resume and session.trainer.resume():
-            print(f"resumed at step {session.trainer.step} of {session.trainer.total_steps}")
-        if status := session.fit():
-            return status
-    print(f"{folder / 'final.safetensors'} written, best of validation: best.safetensors")
+    with distributed.process_group(recipe.train.device):
+        if not args.resume:
+            distributed.on_main(lambda: start_run(folder, recipe))
+        with Session(recipe, folder, threads=args.threads) as session:
+            trainer = session.trainer
+            if args.resume and trainer.resume():
+                _say(f"resumed at step {trainer.step} of {trainer.total_steps}")
+            if status := session.fit():
+                return status
+        if trainer.out_of_patience:
+            _say(
+                f"stopped at step {trainer.step}: no better score for {recipe.train.patience} "
+                "validations"
+            )
+        _say(f"{folder / 'final.safetensors'} written, best of validation: best.safetensors")
     return 0
 
 
 def start_run(folder: Path, recipe: Recipe) -> None:
-    """Make the run folder and write the recipe there; `UserError` if it holds a run already."""
-    if (folder / "recipe.json").exists():
+    """Make the run folder and write the recipe there; `UserError` if it holds a run already.
+
+    A run that has not reported a step, for a mistake in its recipe, may be started anew.
+    """
+    from lmwp_models.weights import write_atomically
+
+    log = folder / "log.jsonl"
+    if log.exists() and log.stat().st_size:
         raise UserError(
             f"{folder} already holds a run; continue it with --resume {folder}, "
             "or choose another folder with --out"
         )
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"cannot write the run folder {folder}: {error.strerror}") from None
+        write_atomically(folder / "recipe.json", (recipe.model_dump_json(indent=2) + "\n").encode())
+
+
+def _say(line: str) -> None:
+    from lmwp_models.training import distributed
+
+    if distributed.is_main():
+        print(line)
 
 
 def _saved_recipe(folder: Path) -> Recipe:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from lmwp_models.data.augment import AugmentConfig, augment
+from lmwp_models.data.augment import AugmentConfig, Crop, apply_crop, draw_crop
 from lmwp_models.data.sources import Source
 from lmwp_models.data.transforms import Size, to_input, to_target
 
@@ -50,10 +50,18 @@ class SaliencyDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         _, image, mask = self.source[index]
-        if self.augment is not None:
-            rng = np.random.default_rng((self.seed, int(self._epoch), index))
-            image, mask = augment(image, mask, self.augment, rng)
-        return to_input(image, self.size), to_target(mask, self.size)
+        height, width = mask.shape
+        crop = self.crop((height, width), int(self._epoch), index)
+        return (
+            to_input(apply_crop(image, crop), self.size),
+            to_target(apply_crop(mask, crop), self.size),
+        )
+
+    def crop(self, shape: tuple[int, int], epoch: int, index: int) -> Crop:
+        """How picture `index`, of (H, W), is cropped and flipped in an epoch."""
+        if self.augment is None:
+            return Crop(0, 0, *shape)
+        return draw_crop(shape, self.augment, np.random.default_rng((self.seed, epoch, index)))
 
 
 class EpochSampler(Sampler[int]):

@@ -25,14 +25,15 @@ class Predictor:
     published scores move with either (Gao et al., ECCV 2020, released test code).
 
     Args:
-        model: [N, 3, H, W] -> logits [N, 1, H, W], with an int attribute `size_multiple`. It is
-            moved to `device`, and put into evaluation mode whenever it predicts.
+        model: [N, 3, H, W] -> logits [N, 1, H, W], with an int attribute `size_multiple` and, if
+            sides have to have a least length, `min_size`. It is moved to `device`, and put into
+            evaluation mode whenever it predicts.
         input_size: (height, width) that every image is resized to, or "native": each side of the
-            image rounded up to a multiple of `size_multiple`.
+            image rounded up to a multiple of `size_multiple`, at least to `min_size`.
         device: where the network runs.
 
     Raises:
-        UserError: `input_size` is not a multiple of `size_multiple`.
+        UserError: `input_size` is not a multiple of `size_multiple`, or smaller than `min_size`.
     """
 
     def __init__(
@@ -48,13 +49,15 @@ class Predictor:
         if not isinstance(multiple, int):
             raise TypeError(f"model.size_multiple must be an int, got {multiple!r}")
         self._multiple = multiple
+        self._least: int = getattr(model, "min_size", multiple)
         if input_size != "native":
             height, width = input_size
             fitting = self._fitting(height, width)
             if fitting != (height, width):
                 raise UserError(
                     f"input size {height}x{width}: this network needs multiples of "
-                    f"{self._multiple}, such as {fitting[0]}x{fitting[1]}, or 'native'"
+                    f"{self._multiple} from {self._least} on, such as "
+                    f"{fitting[0]}x{fitting[1]}, or 'native'"
                 )
 
     def __call__(self, image: Image) -> Map:
@@ -98,8 +101,9 @@ class Predictor:
         return torch.sigmoid(logits).cpu()
 
     def _fitting(self, height: int, width: int) -> tuple[int, int]:
-        multiple = self._multiple
-        return -(-height // multiple) * multiple, -(-width // multiple) * multiple
+        sides = (max(side, self._least) for side in (height, width))
+        height, width = (-(-side // self._multiple) * self._multiple for side in sides)
+        return height, width
 
 
 def _to_map(saliency: torch.Tensor, size: tuple[int, int]) -> Map:

@@ -7,7 +7,7 @@ under a temporary name, flushed to disk and renamed, so a killed process leaves 
 
 from __future__ import annotations
 
-import os
+import io
 import re
 import shutil
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from lmwp_models.errors import UserError
-from lmwp_models.weights import save_model
+from lmwp_models.weights import save_model, sync_folder, write_atomically
 
 KEPT = 2
 _NAME = re.compile(r"step-(\d+)")
@@ -41,20 +41,20 @@ def save_checkpoint(
     final = folder / f"step-{step:08d}"
     if final.is_dir():
         return final
-    partial = folder / f".{final.name}.partial-{os.getpid()}"
+    partial = folder / f".{final.name}.partial"
+    for left_over in folder.glob(".*.partial"):
+        shutil.rmtree(left_over, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
         save_model(model, partial / "model.safetensors", name=name, input_size=input_size)
-        with open(partial / "state.pt", "wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        _sync_folder(partial)
+        data = io.BytesIO()  # torch.save to a full disk hides what the system said
+        torch.save(state, data)
+        write_atomically(partial / "state.pt", data.getvalue())
         partial.rename(final)
-        _sync_folder(folder)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+        sync_folder(folder)
+    except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise UserError(f"cannot write checkpoint {final}: {error}") from error
+        raise UserError(f"cannot write checkpoint {final}: {error.strerror}") from error
     for old in list_checkpoints(run)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return final
@@ -78,11 +78,3 @@ def load_checkpoint(checkpoint: Path, model: nn.Module) -> dict[str, Any]:
             f"checkpoint {checkpoint} cannot be read ({error}); "
             "remove that folder to resume from the one before"
         ) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

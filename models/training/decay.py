@@ -50,26 +50,33 @@ class DynamicWeightDecay:
 
         return observe
 
-    def _strength(self) -> list[torch.Tensor]:
-        """f * S_c for each gamma; needs a forward pass in training mode before it."""
+    def strength(self) -> torch.Tensor:
+        """f * S_c of the last forward pass, float32, for every element of `gammas` in turn."""
         if any(metric is None for metric in self._metrics):
             raise RuntimeError(
                 "dynamic weight decay: no features seen yet; run a forward pass in training mode"
             )
-        return [f * m for f, m in zip(self._factors, self._metrics, strict=True) if m is not None]
+        metrics = zip(self._factors, self._metrics, strict=True)
+        return torch.cat([factor * metric for factor, metric in metrics if metric is not None])
 
     def penalty(self) -> torch.Tensor:
         """R of the last forward pass, a float32 scalar that is differentiable in the gammas."""
-        strength = torch.cat(self._strength())
         gammas = torch.cat([gamma.float() for gamma in self.gammas])
-        return 0.5 * (strength * gammas.square()).sum()
+        return 0.5 * (self.strength() * gammas.square()).sum()
 
     @torch.no_grad()
-    def decay_(self, rate: float) -> None:
-        """Shrink every gamma by `rate` (learning rate times lambda_d) times f * S_c, in place."""
-        for gamma, strength in zip(self.gammas, self._strength(), strict=True):
-            # Past a factor of zero a gamma would change sign and grow again.
-            gamma.mul_((1 - rate * strength).clamp_(min=0).to(gamma.dtype))
+    def decay_(self, rate: float, strength: torch.Tensor | None = None) -> None:
+        """Shrink every gamma by `rate` (learning rate times lambda_d) times f * S_c, in place.
+
+        `strength` stands for `strength()`, as where it is the mean of several forward passes.
+        """
+        if strength is None:
+            strength = self.strength()
+        # Past a factor of zero a gamma would change sign and grow again.
+        factors = (1 - rate * strength).clamp_(min=0)
+        widths = [gamma.numel() for gamma in self.gammas]
+        for gamma, factor in zip(self.gammas, factors.split(widths), strict=True):
+            gamma.mul_(factor.to(gamma.dtype))
 
     def remove(self) -> None:
         """Stop watching."""

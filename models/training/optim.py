@@ -13,7 +13,7 @@ from lmwp_models.training.recipe import OptimizerSection
 def build_optimizer(
     model: nn.Module, options: OptimizerSection, dynamic: Collection[nn.Parameter] = ()
 ) -> torch.optim.Adam:
-    """Adam with its coupled weight decay on every parameter but the `dynamic` ones.
+    """Adam with coupled, or AdamW with decoupled weight decay on all but `dynamic` parameters.
 
     Gammas under dynamic weight decay are left out of the ordinary decay: it replaces theirs
     (CSNet, section 4.1).
@@ -27,7 +27,8 @@ def build_optimizer(
         },
         {"params": [p for p in parameters if id(p) in excluded], "weight_decay": 0.0},
     ]
-    return torch.optim.Adam(
+    kind = torch.optim.AdamW if options.kind == "adamw" else torch.optim.Adam
+    return kind(
         [group for group in groups if group["params"]],
         lr=options.lr,
         betas=options.betas,

@@ -7,9 +7,18 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from lmwp_models.errors import UserError
+from lmwp_models.training.loss import LOSSES
+from lmwp_models.training.precision import Amp
+
+
+def _known_loss(name: str) -> str:
+    if name not in LOSSES:
+        raise ValueError(f"known losses are {', '.join(LOSSES)}")
+    return name
+
 
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -38,6 +47,7 @@ class DataSection(_Section):
     holdout: NonNegativeInt = 200  # pictures kept back for validation
     cache_dir: str | None = None
     max_side: PositiveInt | None = None  # shrink larger originals when caching
+    cache: Literal["disk", "ram", "device"] = "disk"  # where decoded pictures are kept
     skip_bad: bool = False
     workers: NonNegativeInt | None = None  # None: 0 on the CPU, up to 8 on a GPU
 
@@ -51,21 +61,24 @@ class AugmentSection(_Section):
 
 
 class OptimizerSection(_Section):
-    """Adam, as the CSNet paper trains with."""
+    """Adam, as the CSNet paper trains with, or AdamW."""
 
+    kind: Literal["adam", "adamw"] = "adam"
     lr: PositiveFloat = 1e-4
     betas: tuple[Fraction, Fraction] = (0.9, 0.99)
     eps: PositiveFloat = 1e-8
     weight_decay: NonNegativeFloat = 5e-3
+    clip_norm: NonNegativeFloat = 0.0  # largest norm of all gradients together; 0: any
 
 
 class ScheduleSection(_Section):
     """Learning rate over the run."""
 
-    kind: Literal["step", "one_cycle", "constant"] = "step"
+    kind: Literal["step", "cosine", "one_cycle", "constant"] = "step"
     milestones: tuple[PositiveInt, ...] = (200, 250)  # epochs, for "step"
     gamma: Fraction = 0.1  # factor at each milestone
-    warmup: Fraction = 0.25  # share of the run spent rising, for "one_cycle"
+    warmup: Fraction | None = None  # share of the run spent rising: 0.25 for "one_cycle", else 0
+    final: Fraction = 0.0  # share of the peak at the end, for "cosine"
 
 
 class DecaySection(_Section):
@@ -80,13 +93,19 @@ class TrainSection(_Section):
     """The loop itself."""
 
     epochs: PositiveInt = 300
-    batch_size: Annotated[int, Field(ge=2)] = 24  # batch statistics need two pictures
+    batch_size: Annotated[int, Field(ge=2)] = 24  # pictures a step, of all passes and processes
+    accumulate: PositiveInt = 1  # forward passes a step
+    loss: Annotated[str, AfterValidator(_known_loss)] = "bce"
     seed: NonNegativeInt = 0
     device: str = "auto"
-    amp: Literal["off", "bf16", "fp16"] = "off"
+    amp: Amp = "off"
     channels_last: bool = False
+    compile: bool = False  # torch.compile
+    cuda_graphs: bool = False  # forward and backward replayed as a CUDA graph
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay of the averaged weights; 0: none
     checkpoint_every: PositiveInt = 100  # steps
     validate_every: PositiveInt = 1  # epochs
+    patience: NonNegativeInt = 0  # validations without a better score that end the run; 0: any
     panels: NonNegativeInt = 6  # validation pictures shown after each validation
 
 
@@ -168,4 +187,4 @@ def _explain(error: ValidationError) -> str:
         section = Recipe.model_fields.get(path[0]) if len(path) > 1 else None
         fields = section.annotation.model_fields if section else Recipe.model_fields  # type: ignore[union-attr]
         return f"unknown key {key}; known here: {', '.join(fields)}"
-    return f"{key} = {first['input']!r}: {first['msg']}"
+    return f"{key} = {first['input']!r}: {first['msg'].removeprefix('Value error, ')}"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from lmwp_models.data.panels import Panel, panel_grid, write_png
+from lmwp_models.errors import writing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +43,9 @@ class JsonLinesSink:
     """Appends one JSON object a line; a resumed run goes on in the same file."""
 
     def __init__(self, path: Path) -> None:
-        self._file = open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 (closed in close)
+        self._path = path
+        with writing(path):
+            self._file = open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 (see close)
 
     def step(self, record: StepRecord) -> None:
         self._write({"event": "step", **dataclasses.asdict(record)})
@@ -51,34 +56,56 @@ class JsonLinesSink:
         self._write({"event": "validation", "step": step, "epochs": epochs, **metrics})
 
     def close(self) -> None:
-        self._file.close()
+        with writing(self._path):
+            self._file.close()
 
     def _write(self, record: dict[str, object]) -> None:
-        self._file.write(json.dumps({"time": round(time.time(), 3), **record}) + "\n")
+        with writing(self._path):
+            self._file.write(json.dumps({"time": round(time.time(), 3), **record}) + "\n")
 
 
 class TensorBoardSink:
-    """Scalars and panels for TensorBoard."""
+    """Scalars and panels for TensorBoard, in a file of its own for every process that writes."""
 
     def __init__(self, folder: Path) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # a second of import time
+        # A second of import time. SummaryWriter would write in a thread, where a full disk is a
+        # traceback.
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self._writer = SummaryWriter(str(folder))
+        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+        self._path = folder / name
+        self._event = Event
+        with writing(self._path):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._records = RecordWriter(open(self._path, "ab"))  # noqa: SIM115 (see close)
+        self._write(0, file_version="brain.Event:2")
 
     def step(self, record: StepRecord) -> None:
+        from torch.utils.tensorboard.summary import scalar
+
         for name in ("loss", "penalty", "learning_rate", "images_per_second"):
-            self._writer.add_scalar(f"train/{name}", getattr(record, name), record.step)
+            self._write(record.step, summary=scalar(f"train/{name}", getattr(record, name)))
 
     def validation(
         self, step: int, epochs: int, metrics: dict[str, float], panels: Sequence[Panel]
     ) -> None:
+        from torch.utils.tensorboard.summary import image, scalar
+
         for name, value in metrics.items():
-            self._writer.add_scalar(f"validation/{name}", value, step)
+            self._write(step, summary=scalar(f"validation/{name}", value))
         if panels:
-            self._writer.add_image("panels", panel_grid(panels), step, dataformats="HWC")
+            self._write(step, summary=image("panels", panel_grid(panels), dataformats="HWC"))
 
     def close(self) -> None:
-        self._writer.close()
+        with writing(self._path):
+            self._records.close()
+
+    def _write(self, step: int, **content: Any) -> None:
+        event = self._event(wall_time=time.time(), step=step, **content)
+        with writing(self._path):
+            self._records.write(event.SerializeToString())
+            self._records.flush()
 
 
 class PanelSink:
@@ -94,7 +121,9 @@ class PanelSink:
         self, step: int, epochs: int, metrics: dict[str, float], panels: Sequence[Panel]
     ) -> None:
         if panels:
-            write_png(self._folder / f"epoch-{epochs:04d}.png", panel_grid(panels))
+            path = self._folder / f"epoch-{epochs:04d}.png"
+            with writing(path):
+                write_png(path, panel_grid(panels))
 
     def close(self) -> None:
         pass

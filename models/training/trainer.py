@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import signal
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from lmwp_models.csnet import DecayUnit
-from lmwp_models.data import EpochSampler, SaliencyDataset
+from lmwp_models.data import SaliencyDataset
 from lmwp_models.data.panels import Panel
-from lmwp_models.device import resolve_device
-from lmwp_models.errors import UserError
+from lmwp_models.errors import UserError, writing
+from lmwp_models.training import distributed
 from lmwp_models.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from lmwp_models.training.decay import DynamicWeightDecay
-from lmwp_models.training.loss import saliency_loss
+from lmwp_models.training.ema import WeightAverage
+from lmwp_models.training.feed import Part, Plan, make_feed
+from lmwp_models.training.graphed_pass import GraphedPass
+from lmwp_models.training.interruption import Interruption, Stopped
+from lmwp_models.training.journal import FinishedStep, Journal
+from lmwp_models.training.loss import LOSSES, Outputs
 from lmwp_models.training.optim import build_optimizer
+from lmwp_models.training.precision import Precision
 from lmwp_models.training.recipe import Recipe
 from lmwp_models.training.schedule import learning_rate
-from lmwp_models.training.sinks import Sink, StepRecord
+from lmwp_models.training.sinks import Sink
+from lmwp_models.training.sync_batch_norm import synchronise_batch_norms
 from lmwp_models.weights import save_model
 
 SYNC_EVERY = 10  # steps between reads of the loss, each of which makes a GPU wait
@@ -50,22 +53,17 @@ class Validate(Protocol):
     def __call__(self, model: nn.Module) -> Validation: ...
 
 
-class Stopped(Exception):  # noqa: N818 - an order, not an error
-    """Training was asked to stop by a signal; its state is saved."""
-
-    def __init__(self, signum: int, checkpoint: Path) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}; state saved in {checkpoint}")
-        self.signum = signum
-        self.checkpoint = checkpoint
-
-
 class Trainer:
     """Trains `model` as `recipe` says and keeps everything under the folder `run`.
 
     Writes `checkpoints/` and, after each validation that improves the score,
-    `best.safetensors`; at the end `final.safetensors`. The order of the pictures and their
+    `best.safetensors`; at the end `final.safetensors`. With `train.ema` those two hold the
+    averaged weights, which are also the ones validated. The order of the pictures and their
     augmentation depend on seed, epoch and index alone, so a resumed run on the CPU repeats an
     uninterrupted one bit for bit.
+
+    Inside `distributed.process_group` the processes train one network together, each on its share
+    of every batch; the main process alone validates and writes.
     """
 
     def __init__(
@@ -79,166 +77,167 @@ class Trainer:
         sinks: Sequence[Sink] = (),
     ) -> None:
         options = recipe.train
-        if len(dataset) < options.batch_size:
-            raise UserError(
-                f"train.batch_size = {options.batch_size}: larger than the training set of "
-                f"{len(dataset)} pictures; lower it or give more pictures"
-            )
         self.recipe, self.dataset, self.run = recipe, dataset, run
         self.validate, self.sinks = validate, sinks
-        self.device = resolve_device(options.device)
-        self.memory_format = (
+        self.device = distributed.local_device(options.device)
+        self._plan = Plan(len(dataset), options.batch_size, options.accumulate, options.seed)
+        self.steps_per_epoch = self._plan.steps_per_epoch
+        self.total_steps = self.steps_per_epoch * options.epochs
+        self._memory_format = (
             torch.channels_last if options.channels_last else torch.contiguous_format
         )
         self.model = model.to(self.device)
-        self.model.to(memory_format=self.memory_format)  # type: ignore[call-overload]
-        self.steps_per_epoch = len(dataset) // options.batch_size  # a short last batch is dropped
-        self.total_steps = self.steps_per_epoch * options.epochs
-        self._sampler = EpochSampler(len(dataset), options.seed)
+        self.model.to(memory_format=self._memory_format)  # type: ignore[call-overload]
+        self._parallel: DistributedDataParallel | None = None
+        if distributed.size() > 1:
+            synchronise_batch_norms(model)
+            self._parallel = DistributedDataParallel(model)
+        self.average = WeightAverage(model, options.ema) if options.ema else None
+        self.decay = DynamicWeightDecay(_decay_units(recipe, model), recipe.decay.scaling)
+        self.optimizer = build_optimizer(model, recipe.optimizer, self.decay.gammas)
+        self._precision = Precision(self.device, options.amp)
+        self._loss = LOSSES[options.loss]
+        self._network: Callable[[Tensor], Outputs] = self._parallel or model
+        if options.compile:
+            self._network = torch.compile(self._network, dynamic=False)
+        self._pass: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = self._forward_backward
+        if options.cuda_graphs:
+            self._pass = GraphedPass(self._forward_backward, self.device)
+        self._feed = make_feed(dataset, recipe.data, self.device)
+        self._journal = Journal(self.sinks, options.batch_size)
+        self._interruption = Interruption()
         self.step = 0
         self.best_score = float("-inf")
+        self._validations_since_best = 0
 
-        decay = recipe.decay
-        decay_units: Callable[[], list[DecayUnit]] | None = getattr(model, "decay_units", None)
-        if decay.mode != "off" and decay_units is None:
-            raise UserError(
-                f"decay.mode = {decay.mode!r}: {recipe.model.name} has no gammas under dynamic "
-                "weight decay; set decay.mode=off"
-            )
-        units = decay_units() if decay_units and decay.mode != "off" else []
-        self.decay = DynamicWeightDecay(units, decay.scaling)
-        self.optimizer = build_optimizer(model, recipe.optimizer, self.decay.gammas)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=options.amp == "fp16")
-        self._pending: list[_Pending] = []
-        self._clock = time.perf_counter()
-        self._stop_signal: int | None = None
+    @property
+    def trained(self) -> nn.Module:
+        """The network to validate and keep: the averaged one, where there is one."""
+        return self.average.model if self.average else self.model
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether `train.patience` validations in a row have brought no better score."""
+        return 0 < self.recipe.train.patience <= self._validations_since_best
 
     def fit(self) -> None:
-        """Train to the end of the recipe.
+        """Train to the end of the recipe, or until patience is out.
 
         Raises `Stopped` after saving when SIGTERM or SIGINT arrives, and `UserError` when the
-        loss is not finite or the disk refuses a checkpoint.
+        loss is not finite, the disk refuses to be written or another process is lost.
         """
-        with self._catching_signals():
-            while self.step < self.total_steps:
+        with self._interruption, distributed.naming_lost_processes():
+            while self.step < self.total_steps and not self.out_of_patience:
                 self._train_epoch(self.step // self.steps_per_epoch)
-                checkpoint = self._end_epoch(self.step // self.steps_per_epoch)
-                if self._stop_signal is not None and self.step < self.total_steps:
-                    raise Stopped(self._stop_signal, checkpoint)
-        self._save_weights("final")
+                self._end_epoch(self.step // self.steps_per_epoch)
+            distributed.on_main(lambda: self._save_weights("final"))
 
     def _train_epoch(self, epoch: int) -> None:
         self.model.train()
-        for names, images, masks in self._batches(epoch):
-            self._train_step(epoch, names, images, masks)
+        for parts in self._steps(epoch):
+            self._train_step(epoch, parts)
             if self.step % SYNC_EVERY == 0:
-                self._report()
+                self._journal.flush()
             if self.step % self.steps_per_epoch == 0:
                 break  # an epoch is validated before its checkpoint, so no score is ever lost
-            if self._stop_signal is not None:
-                raise Stopped(self._stop_signal, self.save())
+            # Processes agree on a stop when they wait for each other anyway.
+            if distributed.size() == 1 or self.step % SYNC_EVERY == 0:
+                self._stop_if_asked()
             if self.step % self.recipe.train.checkpoint_every == 0:
                 self.save()
-        self._report()
+        self._journal.flush()
 
-    def _train_step(
-        self, epoch: int, names: list[str], images: torch.Tensor, masks: torch.Tensor
-    ) -> None:
-        decay = self.recipe.decay
+    def _steps(self, epoch: int) -> Iterator[tuple[Part, ...]]:
+        """What is left of an epoch: the parts of each step that comes after `self.step`."""
+        passes = self._plan.passes(epoch, self.step - epoch * self.steps_per_epoch)
+        parts = self._feed(epoch, passes)
+        return zip(*[parts] * self.recipe.train.accumulate, strict=True)
+
+    def _train_step(self, epoch: int, parts: Sequence[Part]) -> None:
+        recipe = self.recipe
         rate = learning_rate(
-            self.recipe.schedule,
-            self.recipe.optimizer.lr,
-            self.step,
-            self.steps_per_epoch,
-            self.total_steps,
+            recipe.schedule, recipe.optimizer.lr, self.step, self.steps_per_epoch, self.total_steps
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        images = images.to(self.device, non_blocking=True, memory_format=self.memory_format)
-        masks = masks.to(self.device, non_blocking=True)
-        with self._autocast():
-            logits = self.model(images)
-        loss = total = saliency_loss(logits, masks)
-        penalty = torch.zeros((), device=self.device)
-        if decay.mode == "penalty":
-            penalty = self.decay.penalty()
-            total = loss + decay.weight * penalty
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(total).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if decay.mode == "decoupled":
-            self.decay.decay_(rate * decay.weight)
+        self.optimizer.zero_grad(set_to_none=not recipe.train.cuda_graphs)
+        found, strengths = [], []
+        for part in parts:
+            with self._gradients_shared(part is parts[-1]):
+                images = part.images.contiguous(memory_format=self._memory_format)
+                found.append(torch.stack(self._pass(images, part.masks)))
+            if recipe.decay.mode == "decoupled":
+                strengths.append(self.decay.strength().clone())
+        if self._parallel and self.step == 0:
+            self._check_gradients()
+        self._precision.step(self.optimizer, recipe.optimizer.clip_norm)
+        if recipe.decay.mode == "decoupled":
+            strength = distributed.mean(torch.stack(strengths).mean(0))
+            self.decay.decay_(rate * recipe.decay.weight, strength)
         self.step += 1
-        self._pending.append(
-            _Pending(self.step, epoch, rate, loss.detach(), penalty.detach(), names)
-        )
+        if self.average:
+            self.average.update(self.step)
+        loss, penalty = torch.stack(found).mean(0)
+        names = [name for part in parts for name in part.names]
+        self._journal.add(FinishedStep(self.step, epoch, rate, loss, penalty, names))
 
-    def _end_epoch(self, epochs_done: int) -> Path:
+    def _forward_backward(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Add the gradients of one part to the parameters'; its loss and decay penalty R."""
+        with self._precision.autocast():
+            outputs = self._network(images)
+        loss = total = self._loss(outputs, masks)
+        penalty = loss.new_zeros(())
+        if self.recipe.decay.mode == "penalty":
+            penalty = self.decay.penalty()
+            total = loss + self.recipe.decay.weight * penalty
+        self._precision.backward(total / self.recipe.train.accumulate)
+        return loss.detach(), penalty.detach()
+
+    def _check_gradients(self) -> None:
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad and parameter.grad is None:
+                raise UserError(
+                    f"train.loss = {self.recipe.train.loss!r}: gives {name} no gradient, which "
+                    "several processes cannot share; choose another loss, or train in one process"
+                )
+
+    def _gradients_shared(self, now: bool) -> AbstractContextManager[Any]:
+        """Processes add up their gradients after the last part of a step only."""
+        return nullcontext() if now or not self._parallel else self._parallel.no_sync()
+
+    def _end_epoch(self, epochs_done: int) -> None:
         last = self.step == self.total_steps
         if self.validate and (last or epochs_done % self.recipe.train.validate_every == 0):
-            self.model.eval()
-            with torch.no_grad():
-                result = self.validate(self.model)
-            for sink in self.sinks:
-                sink.validation(self.step, epochs_done, result.metrics, result.panels)
-            if result.score > self.best_score:
-                self.best_score = result.score
-                self._save_weights("best")
-            self._clock = time.perf_counter()
-        return self.save()
+            score = distributed.on_main(lambda: self._validate(epochs_done))
+            self._validations_since_best += 1
+            if score > self.best_score:
+                self.best_score, self._validations_since_best = score, 0
+            self._journal.restart_clock()
+        if not last:
+            self._stop_if_asked()
+        self.save()
 
-    def _batches(self, epoch: int) -> Iterator[tuple[list[str], torch.Tensor, torch.Tensor]]:
-        """What is left of an epoch, from the batch that comes after `self.step`."""
-        size = self.recipe.train.batch_size
-        done = self.step - epoch * self.steps_per_epoch
-        self.dataset.set_epoch(epoch)
-        self._sampler.set_epoch(epoch, start=done * size)
-        workers = self.recipe.data.workers
-        if workers is None:
-            workers = 0 if self.device.type == "cpu" else min(8, os.cpu_count() or 1)
-        loader = DataLoader(
-            self.dataset,
-            batch_size=size,
-            sampler=self._sampler,
-            drop_last=True,
-            num_workers=workers,
-            pin_memory=self.device.type == "cuda",
-        )
-        names, order = self.dataset.source.names, list(self._sampler)
-        for i, (images, masks) in enumerate(loader):
-            yield [names[j] for j in order[i * size : (i + 1) * size]], images, masks
+    def _validate(self, epochs_done: int) -> float:
+        assert self.validate is not None
+        self.trained.eval()
+        with torch.no_grad():
+            result = self.validate(self.trained)
+        for sink in self.sinks:
+            sink.validation(self.step, epochs_done, result.metrics, result.panels)
+        if result.score > self.best_score:
+            self._save_weights("best")
+        return result.score
 
-    def _autocast(self) -> torch.autocast:
-        amp = self.recipe.train.amp
-        dtype = torch.float16 if amp == "fp16" else torch.bfloat16
-        return torch.autocast(self.device.type, dtype=dtype, enabled=amp != "off")
-
-    def _report(self) -> None:
-        """Read the losses of the steps since the last report and hand them to the sinks."""
-        if not self._pending:
-            return
-        pending, self._pending = self._pending, []
-        losses = torch.stack([p.loss for p in pending]).tolist()
-        penalties = torch.stack([p.penalty for p in pending]).tolist()
-        now = time.perf_counter()
-        speed = len(pending) * self.recipe.train.batch_size / (now - self._clock)
-        self._clock = now
-        for p, loss, penalty in zip(pending, losses, penalties, strict=True):
-            # fp16 steps whose gradients overflow are skipped by the scaler, the loss is not.
-            if not (abs(loss) < float("inf") and abs(penalty) < float("inf")):
-                raise UserError(
-                    f"loss is {loss} (decay penalty {penalty}) at step {p.step}, epoch {p.epoch}, "
-                    f"batch: {', '.join(p.names)}; lower optimizer.lr or decay.weight, "
-                    "or look at these pictures"
-                )
-            record = StepRecord(p.step, p.epoch, loss, penalty, p.rate, speed)
-            for sink in self.sinks:
-                sink.step(record)
+    def _stop_if_asked(self) -> None:
+        if signum := distributed.highest(self._interruption.signum):
+            raise Stopped(signum, self.save())
 
     def save(self) -> Path:
         """Write a checkpoint of this step; never of a step whose loss was not finite."""
-        self._report()
+        self._journal.flush()
+        return distributed.on_main(self._save)
+
+    def _save(self) -> Path:
         return save_checkpoint(
             self.run,
             self.step,
@@ -246,9 +245,11 @@ class Trainer:
             {
                 "step": self.step,
                 "best_score": self.best_score,
+                "validations_since_best": self._validations_since_best,
                 "pictures": self._fingerprint,
                 "optimizer": self.optimizer.state_dict(),
-                "scaler": self.scaler.state_dict(),
+                "scaler": self._precision.state_dict(),
+                "average": self.average.state_dict() if self.average else None,
                 "random": torch.get_rng_state(),
             },
             name=self.recipe.model.name,
@@ -267,18 +268,19 @@ class Trainer:
                 "restore them, or start a new run"
             )
         self.step, self.best_score = state["step"], state["best_score"]
+        self._validations_since_best = state["validations_since_best"]
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        self._precision.load_state_dict(state["scaler"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
         torch.set_rng_state(state["random"])
         return True
 
     def _save_weights(self, stem: str) -> None:
-        save_model(
-            self.model,
-            self.run / f"{stem}.safetensors",
-            name=self.recipe.model.name,
-            input_size=self._input_size,
-        )
+        path = self.run / f"{stem}.safetensors"
+        with writing(path):
+            self.run.mkdir(parents=True, exist_ok=True)
+            save_model(self.trained, path, name=self.recipe.model.name, input_size=self._input_size)
 
     @cached_property
     def _fingerprint(self) -> str:
@@ -289,33 +291,15 @@ class Trainer:
     def _input_size(self) -> tuple[int, int]:
         return (self.recipe.data.image_size, self.recipe.data.image_size)
 
-    @contextmanager
-    def _catching_signals(self) -> Iterator[None]:
-        """Turn SIGTERM and SIGINT into a stop after the current step (or validation)."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
 
-        def remember(signum: int, frame: object) -> None:
-            self._stop_signal = signum
-
-        previous: dict[int, Callable[..., Any] | int | None] = {
-            number: signal.signal(number, remember) for number in (signal.SIGTERM, signal.SIGINT)
-        }
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-
-@dataclasses.dataclass
-class _Pending:
-    """A finished step whose loss has not been read from the device yet."""
-
-    step: int
-    epoch: int
-    rate: float
-    loss: torch.Tensor
-    penalty: torch.Tensor
-    names: list[str]
+def _decay_units(recipe: Recipe, model: nn.Module) -> list[DecayUnit]:
+    """The layers whose gammas the recipe decays."""
+    if recipe.decay.mode == "off":
+        return []
+    units: Callable[[], list[DecayUnit]] | None = getattr(model, "decay_units", None)
+    if units is None:
+        raise UserError(
+            f"decay.mode = {recipe.decay.mode!r}: {recipe.model.name} has no gammas under dynamic "
+            "weight decay; set decay.mode=off"
+        )
+    return units()

@@ -10,7 +10,8 @@ import pytest
 from lmwp_models.cli import main
 from lmwp_models.cli.demo import centre_prior
 from lmwp_models.data import write_synthetic
-from lmwp_models.training.trainer import Stopped, Trainer
+from lmwp_models.training.interruption import Stopped
+from lmwp_models.training.trainer import Trainer
 
 QUICK = ["data.image_size=32", "data.holdout=6", "train.epochs=1", "train.batch_size=4"]
 

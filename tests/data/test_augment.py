@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from lmwp_models.data import AugmentConfig
-from lmwp_models.data.augment import augment
+from lmwp_models.data.augment import apply_crop, draw_crop
+
+
+def augment(image, mask, config, rng):
+    crop = draw_crop(mask.shape, config, rng)
+    return apply_crop(image, crop), apply_crop(mask, crop)
 
 
 def coordinates(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:

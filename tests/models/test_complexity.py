@@ -29,6 +29,7 @@ PUBLISHED = {
     "extractor-0-1": (179_501, "0.1581", "0.2030"),
     "csf-resnet50": (36_367_169, "17.8967", None),
     "csf-res2net50": (36_528_489, "7.7759", None),
+    "lmwpnet": (3_031_585, "0.4977", None),
 }
 PARTS = {
     "csnet-x1": {

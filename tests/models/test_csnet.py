@@ -12,7 +12,7 @@ from lmwp_models.head_config import HeadConfig
 from lmwp_models.registry import create_model, list_models, model_info
 from lmwp_ops.nn import GOctConv2d
 
-NAMES = [name for name in list_models() if not name.startswith("csf")]
+NAMES = [name for name in list_models() if isinstance(model_info(name).config, CSNetConfig)]
 # A network as pruning leaves it: uneven branches, empty ones, a dilation or a whole scale gone.
 PRUNED = CSNetConfig(
     blocks=(

@@ -19,7 +19,7 @@ NAMES = {
     *("csnet-x1", "csnet-1-0", "csnet-3-1", "csnet-1-3", "csnet-0-1", "csnet-single"),
     *("csnet-x1.2", "csnet-x1.5", "csnet-x1.8", "csnet-x2", "csnet-l-x1", "csnet-l-x2"),
     *("extractor-1-0", "extractor-3-1", "extractor-5-5", "extractor-1-3", "extractor-0-1"),
-    *("csf-resnet50", "csf-res2net50"),
+    *("csf-resnet50", "csf-res2net50", "lmwpnet"),
 }
 
 
@@ -96,5 +96,5 @@ def test_mistakes_are_named_in_one_line(name, overrides, message):
 
 
 def test_unknown_network_in_a_config():
-    with pytest.raises(ValueError, match=r"network: expected one of csnet, csf, got None"):
+    with pytest.raises(ValueError, match=r"network: expected one of csnet, csf, lmwpnet, got None"):
         config_from_dict({"blocks": []})

@@ -144,9 +144,9 @@ def test_triton_is_not_imported_with_the_package() -> None:
     ("version", "cuda", "interpret", "reason"),
     [
         ("", "13.0", "0", "triton is not installed"),
-        ("3.6.0", "13.0", "0", "it needs triton 3.9; found 3.6.0"),
-        ("3.9.0", None, "0", "built without CUDA"),
-        ("3.9.0", None, "1", None),
+        ("3.5.1", "13.0", "0", "it needs triton 3.6; found 3.5.1"),
+        ("3.6.0", None, "0", "built without CUDA"),
+        ("3.6.0", None, "1", None),
         ("3.10.1", "13.0", "0", None),
     ],
 )

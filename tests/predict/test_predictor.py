@@ -140,6 +140,16 @@ def test_an_input_size_that_does_not_fit_is_refused(make_network):
     assert Predictor(make_network(size_multiple=1), (225, 321)).input_size == (225, 321)
 
 
+def test_a_least_size_is_kept(make_network, photograph):
+    network = make_network(size_multiple=16)
+    network.min_size = 40
+    predictor = Predictor(network, "native")
+    assert predictor(photograph(20, 50)).shape == (20, 50)
+    assert network.inputs[0].shape == (1, 3, 48, 64)
+    with pytest.raises(UserError, match="multiples of 16 from 40 on, such as 48x64, or"):
+        Predictor(network, (32, 64))
+
+
 def test_a_network_without_a_size_multiple_is_refused(make_network):
     with pytest.raises(TypeError, match="size_multiple must be an int"):
         Predictor(make_network(size_multiple=16.0))

@@ -1,13 +1,13 @@
 """Checkpoints: whole or absent, the newest few kept, damage named."""
 
 import os
+import resource
 
 import pytest
 import torch
 
 from lmwp_models.errors import UserError
 from lmwp_models.registry import create_model
-from lmwp_models.training import checkpoint
 from lmwp_models.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 
 
@@ -16,14 +16,15 @@ def model():
     return create_model("csnet-x1")
 
 
-def save(run, step, model):
-    return save_checkpoint(run, step, model, {"step": step}, name="csnet-x1", input_size=(64, 64))
+def save(run, step, model, *more):
+    state = {"step": step, "more": list(more)}
+    return save_checkpoint(run, step, model, state, name="csnet-x1", input_size=(64, 64))
 
 
 def test_round_trip(tmp_path, model):
     path = save(tmp_path, 12, model)
     other = create_model("csnet-x1")
-    assert load_checkpoint(path, other) == {"step": 12}
+    assert load_checkpoint(path, other) == {"step": 12, "more": []}
     for key, value in model.state_dict().items():
         assert torch.equal(value, other.state_dict()[key]), key
 
@@ -34,22 +35,35 @@ def test_only_the_newest_are_kept_in_the_order_of_their_steps(tmp_path, model):
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000100", "step-00001000"]
 
 
-def test_a_refused_write_leaves_the_older_ones(tmp_path, model, monkeypatch):
+@pytest.mark.parametrize(("limit", "values"), [(100_000, 1), (2_000_000, 1_000_000)])
+def test_a_refused_write_leaves_the_older_ones(tmp_path, model, limit, values):
+    """Either file of a checkpoint outgrows the largest size the kernel lets a file have."""
     save(tmp_path, 1, model)
-
-    def full(*args, **kwargs):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoint.torch, "save", full)
-    with pytest.raises(UserError, match=r"step-00000002: .*No space left"):
-        save(tmp_path, 2, model)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot write checkpoint .*step-00000002: File too"):
+            save(tmp_path, 2, model, torch.zeros(values))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
+    load_checkpoint(tmp_path / "checkpoints" / "step-00000001", model)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path, model):
+    (tmp_path / "checkpoints").write_text("")
+    with pytest.raises(UserError, match=r"cannot write checkpoint .*step-00000001: Not a dir"):
+        save(tmp_path, 1, model)
 
 
 def test_a_folder_left_by_a_killed_process_is_not_taken_for_a_checkpoint(tmp_path, model):
     save(tmp_path, 1, model)
-    (tmp_path / "checkpoints" / ".step-00000002.partial-77").mkdir()
+    half = tmp_path / "checkpoints" / ".step-00000002.partial"
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"half of it")
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000001"]
+    save(tmp_path, 3, model)
+    assert not half.exists()
 
 
 @pytest.mark.parametrize("victim", ["model.safetensors", "state.pt"])

@@ -31,8 +31,26 @@ def test_one_cycle_rises_to_the_peak_and_falls_to_nothing():
     assert got[25:] == sorted(got[25:], reverse=True)
 
 
+def test_cosine_falls_to_its_share_of_the_peak():
+    got = rates(ScheduleSection(kind="cosine", final=0.1), steps=101)
+    assert got[0] == 1.0
+    assert got[50] == pytest.approx(0.55)
+    assert got[-1] == pytest.approx(0.1)
+    assert got == sorted(got, reverse=True)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "step", "constant"])
+def test_others_rise_in_a_line(kind):
+    got = rates(ScheduleSection(kind=kind, warmup=0.2, milestones=(5,)), steps=101)
+    assert got[:20] == pytest.approx([(step + 1) / 21 for step in range(20)])
+    assert got[20] == 1.0
+    assert max(got[21:]) <= 1.0
+
+
+@pytest.mark.parametrize("kind", ["one_cycle", "cosine", "step", "constant"])
 @pytest.mark.parametrize("warmup", [0.0, 1.0])
 @pytest.mark.parametrize("steps", [1, 2])
-def test_one_cycle_of_a_very_short_run(warmup, steps):
-    got = rates(ScheduleSection(kind="one_cycle", warmup=warmup), steps=steps, per_epoch=1)
-    assert all(0 < rate <= 1 for rate in got)
+def test_a_very_short_run(kind, warmup, steps):
+    got = rates(ScheduleSection(kind=kind, warmup=warmup), steps=steps, per_epoch=1)
+    assert all(0 <= rate <= 1 for rate in got)
+    assert got[0] > 0

@@ -6,7 +6,7 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from lmwp_ops import _dispatch
+from lmwp_ops import _dispatch, _triton
 from lmwp_ops._layout import empty_like_layout
 from lmwp_ops._library import define
 from lmwp_ops._registration import (
@@ -152,6 +152,7 @@ register(
     fake=_fake_forward,
     reference=reference.forward,
     compiled=("cpp",),
+    triton=_triton.launcher(__package__, "forward"),
     bind=_bind,
     example=example,
 )
@@ -161,6 +162,7 @@ register_gradient(
     fake=_fake_backward,
     reference=reference.backward,
     compiled={"cpp": torch.ops.lmwp_ops.bn_prelu_gap_backward_cpp.default},
+    triton=_triton.launcher(__package__, "backward"),
     kept_outputs=2,
     example=example_of_backward,
 )

@@ -6,8 +6,12 @@ innermost in memory, the lanes are VECTOR neighbouring columns of one channel, a
 Strides count vectors in both cases.
 """
 
+from typing import NamedTuple
+
 import triton
 import triton.language as tl
+
+from lmwp_ops.ops.sizes.triton_kernels import Strides, mine, plain, plain_strides
 
 _PIXEL_CONFIGS = [
     {"ROWS": 4, "num_warps": 4},
@@ -30,34 +34,63 @@ CONFIGS = {
 """Candidates for each kernel; the first is the default."""
 
 
-@triton.jit
-def _branch(tensors, sizes, program):
-    """Tensors and sizes of the branch that a program works for."""
-    t, s = tensors[0], sizes[0]
-    for b in tl.static_range(1, len(sizes)):
-        if program >= sizes[b].first:
-            t, s = tensors[b], sizes[b]
-    return t, s
+class Sizes(NamedTuple):
+    """One branch: its programs and extents, and the strides of what is read and written."""
+
+    first: int  # program of the launch
+    blocks: int  # programs for each block of channels
+    steps: int  # blocks of pixels that each of them goes through
+    images: int
+    channels: int
+    height: int
+    width: int
+    out_height: int
+    out_width: int
+    source: Strides
+    result: Strides
+
+
+class SumSizes(NamedTuple):
+    """One branch of the final sum."""
+
+    first: int
+    parts: int
+    channels: int
 
 
 @triton.jit
-def _channels(block, CHANNELS: tl.constexpr, INTERLEAVED: tl.constexpr):
-    """The channels of a program, [1, L], or its one, a scalar."""
+def _part(
+    tensors, sizes, VECTOR: tl.constexpr, INTERLEAVED: tl.constexpr, CHANNELS: tl.constexpr
+):  # fmt: skip
+    """What a program computes: tensors and sizes of its branch, block of pixels, channels, [1, L]
+    or a scalar, and whether these exist."""
+    t, s = mine(tensors, sizes)
+    s = Sizes(*[plain(size) for size in s[:9]], plain_strides(s.source), plain_strides(s.result))
+    program = tl.program_id(0) - s.first
+    channel = program // s.blocks
+    channels = s.channels
     if INTERLEAVED:
-        channel = block * CHANNELS + tl.arange(0, CHANNELS)[None, :]
-    else:
-        channel = block
-    return channel
+        channel = channel * CHANNELS + tl.arange(0, CHANNELS)[None, :]
+        channels = channels * VECTOR
+    return t, s, program % s.blocks, channel, channel < channels
 
 
 @triton.jit
-def _pixels(block, height, width, PIXELS: tl.constexpr, ROWS: tl.constexpr, STEP: tl.constexpr):
-    """Image, first row and column of each item: ROWS result rows that are STEP apart."""
-    item = block * PIXELS + tl.arange(0, PIXELS)[:, None]  # [P, 1]
-    groups = (height + ROWS * STEP - 1) // (ROWS * STEP) * STEP
-    group = item // width % groups
+def _pixels(
+    block, s, mask,
+    PIXELS: tl.constexpr, ROWS: tl.constexpr, STEP: tl.constexpr, INTERLEAVED: tl.constexpr,
+):  # fmt: skip
+    """Image, first row and column of each item, ROWS result rows that are STEP apart, [P, 1]; and
+    whether its lanes exist, [P, L] or [P, 1]."""
+    item = block * PIXELS + tl.arange(0, PIXELS)[:, None]
+    groups = (s.out_height + ROWS * STEP - 1) // (ROWS * STEP) * STEP
+    group = item // s.out_width % groups
     row = group // STEP * (ROWS * STEP) + group % STEP
-    return item // width // groups, row, item % width
+    image = item // s.out_width // groups
+    exists = image < s.images
+    if INTERLEAVED:
+        exists = exists & mask
+    return image, row, item % s.out_width, exists
 
 
 @triton.jit
@@ -218,7 +251,9 @@ def _store(
 @triton.jit
 def depthwise_scales_fwd_kernel(
     tensors,  # of each branch, see triton_launch.Forward
-    sizes,  # of each branch, see triton_launch.Sizes
+    sizes,  # Sizes of each branch, passed
+    AFFINE: tl.constexpr,
+    PRELU: tl.constexpr,
     K: tl.constexpr,
     STRIDE: tl.constexpr,
     DILATION: tl.constexpr,
@@ -229,14 +264,8 @@ def depthwise_scales_fwd_kernel(
     ROWS: tl.constexpr,
 ):
     """y = PReLU(scale * conv(x) + shift)."""
-    t, s = _branch(tensors, sizes, tl.program_id(0))
-    program = tl.program_id(0) - s.first
-    channel = _channels(program // s.blocks, CHANNELS, INTERLEAVED)
-    mask = channel < s.channels * VECTOR if INTERLEAVED else None
-    image, row, column = _pixels(
-        program % s.blocks, s.out_height, s.out_width, PIXELS, ROWS, DILATION
-    )  # [P, 1]
-    within = mask & (image < s.images) if INTERLEAVED else image < s.images  # [P, L] or [P, 1]
+    t, s, block, channel, mask = _part(tensors, sizes, VECTOR, INTERLEAVED, CHANNELS)
+    image, row, column, within = _pixels(block, s, mask, PIXELS, ROWS, DILATION, INTERLEAVED)
     sums = _convolve(
         _plane(t.x, s.source, image, channel, VECTOR, INTERLEAVED), s.source,
         _taps(t.weight, channel, mask, K, False), row, column, s.height, s.width, within,
@@ -245,9 +274,9 @@ def depthwise_scales_fwd_kernel(
     values = ()
     for i in tl.static_range(len(sums)):
         value = sums[i]
-        if t.scale is not None:
+        if AFFINE:
             value = value * _parameter(t.scale, channel, mask) + _parameter(t.shift, channel, mask)
-        if t.slope is not None:
+        if PRELU:
             value = tl.where(value > 0, value, value * _parameter(t.slope, channel, mask))
         values = values + (value,)
     _store(
@@ -259,7 +288,8 @@ def depthwise_scales_fwd_kernel(
 @triton.jit
 def depthwise_scales_bwd_input_kernel(
     tensors,  # of each branch, see triton_launch.BackwardInput
-    sizes,  # of each branch, see triton_launch.Sizes
+    sizes,  # Sizes of each branch, passed
+    AFFINE: tl.constexpr,
     K: tl.constexpr,
     STRIDE: tl.constexpr,
     DILATION: tl.constexpr,
@@ -270,14 +300,10 @@ def depthwise_scales_bwd_input_kernel(
     ROWS: tl.constexpr,
 ):
     """grad_x = scale * transposed convolution of grad: every pixel gathers what it took part in."""
-    t, s = _branch(tensors, sizes, tl.program_id(0))
-    program = tl.program_id(0) - s.first
-    channel = _channels(program // s.blocks, CHANNELS, INTERLEAVED)
-    mask = channel < s.channels * VECTOR if INTERLEAVED else None
-    image, row, column = _pixels(
-        program % s.blocks, s.out_height, s.out_width, PIXELS, ROWS, DILATION * STRIDE
-    )  # [P, 1]
-    within = mask & (image < s.images) if INTERLEAVED else image < s.images  # [P, L] or [P, 1]
+    t, s, block, channel, mask = _part(tensors, sizes, VECTOR, INTERLEAVED, CHANNELS)
+    image, row, column, within = _pixels(
+        block, s, mask, PIXELS, ROWS, DILATION * STRIDE, INTERLEAVED
+    )
     sums = _convolve(
         _plane(t.grad, s.source, image, channel, VECTOR, INTERLEAVED), s.source,
         _taps(t.weight, channel, mask, K, True), row, column, s.height, s.width, within,
@@ -286,7 +312,7 @@ def depthwise_scales_bwd_input_kernel(
     values = ()
     for i in tl.static_range(ROWS):
         value = sums[i]
-        if t.scale is not None:
+        if AFFINE:
             value = value * _parameter(t.scale, channel, mask)
         values = values + (value,)
     _store(
@@ -328,7 +354,11 @@ def _fold(x, INTERLEAVED: tl.constexpr):
 @triton.jit
 def depthwise_scales_bwd_weight_kernel(
     tensors,  # of each branch, see triton_launch.BackwardWeight
-    sizes,  # of each branch, see triton_launch.Sizes
+    sizes,  # Sizes of each branch, passed
+    AFFINE: tl.constexpr,
+    PRELU: tl.constexpr,
+    KEEPS: tl.constexpr,  # grad_z
+    SUMS: tl.constexpr,
     K: tl.constexpr,
     STRIDE: tl.constexpr,
     DILATION: tl.constexpr,
@@ -339,26 +369,22 @@ def depthwise_scales_bwd_weight_kernel(
     ROWS: tl.constexpr,
 ):
     """Write grad_z, and partial sums of the gradients of weight, scale, shift and slope."""
-    t, s = _branch(tensors, sizes, tl.program_id(0))
-    program = tl.program_id(0) - s.first
-    channel = _channels(program // s.blocks, CHANNELS, INTERLEAVED)
-    mask = channel < s.channels * VECTOR if INTERLEAVED else None
+    t, s, block, channel, mask = _part(tensors, sizes, VECTOR, INTERLEAVED, CHANNELS)
     weights = _taps(t.weight, channel, mask, K, False)
     TOTALS: tl.constexpr = K * K + 3
     totals = ()
     for _ in tl.static_range(TOTALS):
         totals = totals + (tl.zeros((PIXELS, CHANNELS), tl.float32),)
     for step in range(s.steps):
-        image, row, column = _pixels(
-            program % s.blocks * s.steps + step, s.out_height, s.out_width, PIXELS, ROWS, DILATION
-        )  # [P, 1]
-        within = mask & (image < s.images) if INTERLEAVED else image < s.images  # [P, L], [P, 1]
+        image, row, column, within = _pixels(
+            block * s.steps + step, s, mask, PIXELS, ROWS, DILATION, INTERLEAVED
+        )
         x = _plane(t.x, s.source, image, channel, VECTOR, INTERLEAVED)
         grads = _load(
             _plane(t.grad, s.result, image, channel, VECTOR, INTERLEAVED), s.result,
             row, column, s.out_height, within, DILATION, VECTOR, INTERLEAVED, ROWS,
         )  # fmt: skip
-        if t.scale is not None or t.slope is not None:
+        if AFFINE or PRELU:
             z = _convolve(
                 x, s.source, weights, row, column, s.height, s.width, within,
                 K, STRIDE, 1, DILATION, VECTOR, INTERLEAVED, ROWS,
@@ -367,32 +393,32 @@ def depthwise_scales_bwd_weight_kernel(
         grad_scale, grad_shift, grad_slope = totals[K * K], totals[K * K + 1], totals[K * K + 2]
         for r in tl.static_range(ROWS):
             grad = grads[r]
-            if t.slope is not None:
+            if PRELU:
                 u = z[r]
-                if t.scale is not None:
+                if AFFINE:
                     u = u * _parameter(t.scale, channel, mask) + _parameter(t.shift, channel, mask)
                 grad_slope += _fold(tl.where(u > 0, 0.0, grad * u), INTERLEAVED)
                 grad = tl.where(u > 0, grad, grad * _parameter(t.slope, channel, mask))
-            if t.scale is not None:
+            if AFFINE:
                 grad_scale += _fold(grad * z[r], INTERLEAVED)
                 grad_shift += _fold(grad, INTERLEAVED)
                 grad = grad * _parameter(t.scale, channel, mask)
             grad_z = grad_z + (grad,)
-        if t.grad_z is not None:
+        if KEEPS:
             _store(
                 _plane(t.grad_z, s.result, image, channel, VECTOR, INTERLEAVED), s.result,
                 grad_z, row, column, s.out_height, within, DILATION, VECTOR, INTERLEAVED,
             )  # fmt: skip
-        if t.partial is not None:
+        if SUMS:
             taps = _add_taps(
                 totals[: K * K], grad_z, x, s.source, row, column, s.height, s.width, within,
                 K, STRIDE, DILATION, VECTOR, INTERLEAVED,
             )  # fmt: skip
             totals = taps + (grad_scale, grad_shift, grad_slope)
-    if t.partial is not None:
+    if SUMS:
         index = channel + tl.zeros((1, CHANNELS), tl.int32)
         channels = s.channels * VECTOR if INTERLEAVED else s.channels
-        to = t.partial + (program % s.blocks).to(tl.int64) * channels * TOTALS + index * TOTALS
+        to = t.partial + block.to(tl.int64) * channels * TOTALS + index * TOTALS
         for i in tl.static_range(TOTALS):
             tl.store(to + i, tl.sum(totals[i], axis=0, keep_dims=True), mask=index < channels)
 
@@ -400,13 +426,15 @@ def depthwise_scales_bwd_weight_kernel(
 @triton.jit
 def depthwise_scales_bwd_sum_kernel(
     tensors,  # of each branch, see triton_launch.BackwardSum
-    sizes,  # of each branch, see triton_launch.SumSizes
+    sizes,  # SumSizes of each branch, passed
+    WANTED: tl.constexpr,  # which of the four
     K: tl.constexpr,
     PARTS: tl.constexpr,
     TOTALS: tl.constexpr,
 ):
     """Add up the partial sums, always in the same order, and write the gradients."""
-    t, s = _branch(tensors, sizes, tl.program_id(0))
+    t, s = mine(tensors, sizes)
+    s = SumSizes(*[plain(size) for size in s])
     index = (tl.program_id(0) - s.first) * TOTALS + tl.arange(0, TOTALS)[None, :]  # [1, T]
     count = s.channels * (K * K + 3)
     total = tl.zeros((PARTS, TOTALS), tl.float32)
@@ -418,11 +446,11 @@ def depthwise_scales_bwd_sum_kernel(
     channel = index // (K * K + 3)
     kind = index % (K * K + 3)
     exists = index < count
-    if t.weight is not None:
+    if WANTED[0]:
         tl.store(t.weight + channel * (K * K) + kind, total, mask=exists & (kind < K * K))
-    if t.scale is not None:
+    if WANTED[1]:
         tl.store(t.scale + channel, total, mask=exists & (kind == K * K))
-    if t.shift is not None:
+    if WANTED[2]:
         tl.store(t.shift + channel, total, mask=exists & (kind == K * K + 1))
-    if t.slope is not None:
+    if WANTED[3]:
         tl.store(t.slope + channel, total, mask=exists & (kind == K * K + 2))

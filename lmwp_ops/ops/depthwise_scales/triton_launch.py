@@ -12,6 +12,8 @@ from lmwp_ops._tuning import tuned
 from lmwp_ops.ops._arguments import argument_error
 from lmwp_ops.ops.depthwise_scales import triton_kernels as kernels
 from lmwp_ops.ops.depthwise_scales.checks import output_shape
+from lmwp_ops.ops.depthwise_scales.triton_kernels import Sizes, SumSizes
+from lmwp_ops.ops.sizes.triton_kernels import MOST, Strides, passed
 
 Tensors = list[Tensor]
 
@@ -27,23 +29,14 @@ _MAX_CHANNEL_VECTOR_OF_SUMS = {1: 8, 3: 4, 5: 1, 7: 1}
 _MAX_COLUMN_VECTOR_OF_SUMS = {1: 8, 3: 8, 5: 1, 7: 1}
 
 
-class Strides(NamedTuple):
-    """Of a feature, in vectors; that of the vectors themselves is 1."""
-
-    image: int
-    channel: int
-    row: int
-    column: int
-
-
 class Forward(NamedTuple):
-    """Tensors of one branch; those of the epilogue may be absent."""
+    """Tensors of one branch; any in the place of one that is not read or written."""
 
     x: Tensor
     weight: Tensor  # [C, 1, K, K]
-    scale: Tensor | None  # [C], like shift and slope
-    shift: Tensor | None
-    slope: Tensor | None
+    scale: Tensor  # [C], like shift and slope
+    shift: Tensor
+    slope: Tensor
     y: Tensor
 
 
@@ -52,55 +45,31 @@ class BackwardInput(NamedTuple):
 
     grad: Tensor
     weight: Tensor
-    scale: Tensor | None
+    scale: Tensor
     grad_x: Tensor
 
 
 class BackwardWeight(NamedTuple):
-    """Tensors of one branch; grad_z and the partial sums are outputs, if wanted."""
+    """Tensors of one branch; grad_z and the partial sums are outputs."""
 
     x: Tensor
     grad: Tensor
     weight: Tensor
-    scale: Tensor | None
-    shift: Tensor | None
-    slope: Tensor | None
-    grad_z: Tensor | None
-    partial: Tensor | None  # [parts, C, K * K + 3]
+    scale: Tensor
+    shift: Tensor
+    slope: Tensor
+    grad_z: Tensor
+    partial: Tensor  # [parts, C, K * K + 3]
 
 
 class BackwardSum(NamedTuple):
     """Partial sums of one branch, and the gradients that they add up to."""
 
     partial: Tensor
-    weight: Tensor | None
-    scale: Tensor | None
-    shift: Tensor | None
-    slope: Tensor | None
-
-
-class Sizes(NamedTuple):
-    """One branch: its programs and extents, and the strides of what is read and written."""
-
-    first: int  # program of the launch
-    blocks: int  # programs for each block of channels
-    steps: int  # blocks of pixels that each of them goes through
-    images: int
-    channels: int
-    height: int
-    width: int
-    out_height: int
-    out_width: int
-    source: Strides
-    result: Strides
-
-
-class SumSizes(NamedTuple):
-    """One branch of the final sum."""
-
-    first: int
-    parts: int
-    channels: int
+    weight: Tensor
+    scale: Tensor
+    shift: Tensor
+    slope: Tensor
 
 
 class Plan(NamedTuple):
@@ -126,14 +95,15 @@ def forward(
     weights, scale, shift, slope = (_alike(kind) for kind in (weights, scale, shift, slope))
     for group in _groups(xs):
         tensors = tuple(
-            Forward(xs[b], weights[b], _at(scale, b), _at(shift, b), _at(slope, b), ys[b])
+            Forward(xs[b], weights[b], *_epilogue(b, weights, scale, shift, slope), ys[b])
             for b in group
         )
         pairs = [(xs[b], ys[b]) for b in group]
         kernel_size = weights[0].shape[-1]
         config = _config("fwd", xs[group[0]], kernel_size, (stride, dilation))
         plan = _plan(config, pairs, kernel_size, stride, dilation)
-        _launch(kernels.depthwise_scales_fwd_kernel, tensors, plan, stride, dilation)
+        flags = {"AFFINE": bool(scale), "PRELU": bool(slope)}
+        _launch(kernels.depthwise_scales_fwd_kernel, tensors, plan, stride, dilation, **flags)
     return ys
 
 
@@ -191,32 +161,30 @@ def _backward_sums(
     config = _config("bwd_weight", xs[group[0]], kernel_size, spacing)
     plan = _plan(config, pairs, kernel_size, *spacing, sums=True)
     totals = kernel_size**2 + 3
-    grad_zs = [torch.empty_like(grads[b]) if keeps else None for b in group]
+    grad_zs = [torch.empty_like(grads[b]) if keeps else grads[b] for b in group]
     partials = [
         weights[b].new_empty(size.blocks, xs[b].shape[1], totals, dtype=torch.float32)
         if any(sums)
-        else None
+        else weights[b]
         for b, size in zip(group, plan.sizes, strict=True)
     ]
     tensors = tuple(
         BackwardWeight(
             *(xs[b], grads[b], weights[b]),
-            *(_at(scale, b), _at(shift, b), _at(slope, b)),
-            *(grad_z, partial),
+            *(*_epilogue(b, weights, scale, shift, slope), grad_z, partial),
         )
         for b, grad_z, partial in zip(group, grad_zs, partials, strict=True)
     )
-    _launch(kernels.depthwise_scales_bwd_weight_kernel, tensors, plan, *spacing)
+    flags = {"AFFINE": bool(scale), "PRELU": bool(slope), "KEEPS": keeps, "SUMS": any(sums)}
+    _launch(kernels.depthwise_scales_bwd_weight_kernel, tensors, plan, *spacing, **flags)
     if any(sums):
-        _add_up(group, [p for p in partials if p is not None], sums, kernel_size)
-    return [
-        grad_z if grad_z is not None else grads[b] for b, grad_z in zip(group, grad_zs, strict=True)
-    ]
+        _add_up(group, partials, sums, kernel_size)
+    return grad_zs
 
 
 def _add_up(group: list[int], partials: Tensors, sums: list[Tensors], kernel_size: int) -> None:
     tensors = tuple(
-        BackwardSum(partial, *(_at(kind, b) for kind in sums))
+        BackwardSum(partial, *(kind[b] if kind else partial for kind in sums))
         for b, partial in zip(group, partials, strict=True)
     )
     config = kernels.CONFIGS["bwd_sum"][0]
@@ -229,7 +197,8 @@ def _add_up(group: list[int], partials: Tensors, sums: list[Tensors], kernel_siz
         kernels.depthwise_scales_bwd_sum_kernel,
         first,
         partials[0].device,
-        *(tensors, tuple(sizes)),
+        *(tensors, passed(tuple(sizes))),
+        WANTED=tuple(bool(kind) for kind in sums),
         K=kernel_size,
         **config,
     )
@@ -244,7 +213,7 @@ def _backward_input(
 ) -> None:
     weights, scale, _, slope = parameters
     tensors = tuple(
-        BackwardInput(grad_z, weights[b], None if slope else _at(scale, b), grad_xs[b])
+        BackwardInput(grad_z, weights[b], scale[b] if scale else weights[b], grad_xs[b])
         for b, grad_z in zip(group, grad_zs, strict=True)
     )
     pairs = [(t.grad, t.grad_x) for t in tensors]
@@ -252,7 +221,10 @@ def _backward_input(
     kernel_size = weights[0].shape[-1]
     config = _config("bwd_input", grad_xs[group[0]], kernel_size, spacing)
     plan = _plan(config, pairs, kernel_size, stride, dilation, step=stride * dilation)
-    _launch(kernels.depthwise_scales_bwd_input_kernel, tensors, plan, stride, dilation)
+    scales = bool(scale) and not slope  # with a slope grad_z is scaled by now
+    _launch(
+        kernels.depthwise_scales_bwd_input_kernel, tensors, plan, stride, dilation, AFFINE=scales
+    )
 
 
 def _config(kernel: str, x: Tensor, kernel_size: int, spacing: tuple[int, int]) -> dict[str, int]:
@@ -272,14 +244,17 @@ def _launch(
     plan: Plan,
     stride: int,
     dilation: int,
+    **flags: bool,
 ) -> None:
     _triton.launch(
         kernel,
         plan.programs,
         tensors[0].weight.device,
-        *(tensors, plan.sizes),
+        *(tensors, passed(plan.sizes)),
         STRIDE=stride,
         DILATION=dilation,
+        maxnreg=_triton.MAX_REGISTERS,
+        **flags,
         **plan.constants,
     )
 
@@ -289,8 +264,10 @@ def _sum_like(parameter: Tensor, x: Tensor) -> Tensor:
     return parameter.new_empty(parameter.shape) if len(x) else parameter.new_zeros(parameter.shape)
 
 
-def _at(kind: Tensors, b: int) -> Tensor | None:
-    return kind[b] if kind else None
+def _epilogue(b: int, weights: Tensors, *kinds: Tensors) -> tuple[Tensor, Tensor, Tensor]:
+    """Scale, shift and slope of a branch, or in the place of one that is not there its weight."""
+    scale, shift, slope = (kind[b] if kind else weights[b] for kind in kinds)
+    return scale, shift, slope
 
 
 def _alike(kind: Tensors) -> Tensors:
@@ -309,7 +286,7 @@ def _groups(xs: Tensors) -> Iterator[list[int]]:
     launches: dict[object, list[int]] = {}
     for b, x in enumerate(xs):
         if x.shape[0]:
-            wide = max(*x.stride(), x[0].numel()) > _INT32_MAX
+            wide = max(*x.stride(), *x.shape, x[0].numel()) > MOST
             alone = b if wide else None
             launches.setdefault((is_channels_last(x), alone), []).append(b)
     for group in launches.values():

@@ -12,8 +12,12 @@ The adjoint of a resize gathers what it scattered, from size x size pixels at mo
 its own where the resize comes last, so before anything else is done with the result.
 """
 
+from typing import NamedTuple
+
 import triton
 import triton.language as tl
+
+from lmwp_ops.ops.sizes.triton_kernels import Strides, mine, plain, plain_strides
 
 CONFIGS = [
     {"OUT": 16, "IN": 1, "PIXELS": 256, "num_warps": 2},
@@ -41,14 +45,90 @@ GATHER_CONFIGS = [{"PIXELS": 256, "num_warps": 4}]
 """Of `multiscale_gather_kernel`."""
 
 
+class Read(NamedTuple):
+    """Extents and strides of a feature that is read."""
+
+    channels: int
+    height: int
+    width: int  # in vectors
+    strides: Strides
+
+
+class TermSizes(NamedTuple):
+    """Of one convolution."""
+
+    offset: int
+    dilation: int
+    read: Read
+
+
+class ResultSizes(NamedTuple):
+    """Of one result; maxima are those of its adjoint pools."""
+
+    first: int  # program of the launch
+    blocks: int  # of channels
+    images: int
+    channels: int
+    height: int
+    width: int  # in vectors
+    rows: int
+    columns: int
+    result: Strides
+    maxima: Strides
+    terms: tuple[TermSizes, ...]
+
+
+class BlockSizes(NamedTuple):
+    """Of one block of a weight."""
+
+    first: int  # program of the launch
+    grad_blocks: int  # of channels
+    x_blocks: int
+    images: int
+    offset: int
+    rows: int
+    columns: int
+    weights: int  # in all
+    dilation: int
+    steps: int  # blocks of pixels for each program
+    grad: Read
+    x: Read
+
+
+class GatherSizes(NamedTuple):
+    """Of one gradient that is gathered."""
+
+    first: int  # program of the launch
+    images: int
+    height: int
+    width: int
+    size: int  # most pixels to gather from along one axis
+    grad: Read
+
+
+@triton.constexpr_function
+def _item(constants, i):
+    """A tuple among constants; `[i]` would make arguments of it."""
+    return constants[i]
+
+
 @triton.jit
-def _member(tensors, sizes, program):
-    """Tensors and sizes of what a program works for, among those of one kind."""
-    t, s = tensors[0], sizes[0]
-    for m in tl.static_range(1, len(sizes)):
-        if program >= sizes[m].first:
-            t, s = tensors[m], sizes[m]
-    return t, s
+def _plain_read(read):
+    return Read(*[plain(size) for size in read[:3]], plain_strides(read.strides))
+
+
+@triton.jit
+def _plain_term(term):
+    return TermSizes(plain(term.offset), plain(term.dilation), _plain_read(term.read))
+
+
+@triton.jit
+def _works_for(sizes, KIND: tl.constexpr):
+    """Whether a program belongs to a kind of results; `sizes` are those of all, passed."""
+    works = tl.program_id(0) >= plain(sizes[KIND][0].first)
+    if len(sizes) > KIND + 1:
+        works = works & (tl.program_id(0) < plain(sizes[KIND + 1][0].first))
+    return works
 
 
 @triton.jit
@@ -79,16 +159,18 @@ def _plane(images, channel, strides, UNIT: tl.constexpr):
 
 
 @triton.jit
-def _offset(row, column, strides, UNIT: tl.constexpr, WIDE: tl.constexpr):
-    """Of pixels in their plane; columns are neighbours where UNIT is not 1."""
+def _pointers(plane, row, column, strides, UNIT: tl.constexpr, WIDE: tl.constexpr):
+    """To pixels in their planes, [1, P] or [C, P]; columns are neighbours where UNIT is not 1."""
     if WIDE:
         row = row.to(tl.int64)
         column = column.to(tl.int64)
     if UNIT == 1:
-        offset = row * strides.row + column * strides.column
+        pointers = plane + (row * strides.row + column * strides.column)
+        # As a rule: so threads go along columns. Without known alignment each reads one pixel.
+        pointers = tl.max_contiguous(pointers, (1, 2))
     else:
-        offset = row * strides.row * UNIT + column
-    return offset
+        pointers = plane + (row * strides.row * UNIT + column)
+    return pointers
 
 
 @triton.jit
@@ -100,12 +182,12 @@ def _value(
     if ENTRY:
         value = 0.0
         for i in tl.static_range(4):
-            offset = _offset(row * 2 + i // 2, column * 2 + i % 2, strides, 1, WIDE)
-            value += tl.load(plane + offset, mask=mask, other=0.0).to(tl.float32)
+            pixels = _pointers(plane, row * 2 + i // 2, column * 2 + i % 2, strides, 1, WIDE)
+            value += tl.load(pixels, mask=mask, other=0.0).to(tl.float32)
         value = value * 0.25
     else:
-        offset = _offset(row, column, strides, UNIT, WIDE)
-        value = tl.load(plane + offset, mask=mask, other=0.0)
+        pixels = _pointers(plane, row, column, strides, UNIT, WIDE)
+        value = tl.load(pixels, mask=mask, other=0.0)
     return value
 
 
@@ -243,7 +325,7 @@ def _add_term(
         down = (tap // K - K // 2) * term.dilation
         right = (tap % K - K // 2) * term.dilation
         rows = _axis(row, down, read.height, result.height, MODE, ADJOINT)
-        columns = _axis(column, right, read.width, result.width, MODE, ADJOINT)
+        columns = _axis(column, right, read.width * UNIT, result.width, MODE, ADJOINT)
         at = weight + term.offset + (K * K - 1 - tap if ADJOINT else tap) + feature * result.rows
         # Loads of one pixel each are too few to wait for one after the other.
         for first in tl.range(0, read.channels, IN, loop_unroll_factor=UNROLL):
@@ -286,13 +368,22 @@ def _parameter(data, feature, mask):
 
 @triton.jit
 def _convolve(
-    tensors, sizes, program, VECTOR: tl.constexpr, MODES: tl.constexpr, K: tl.constexpr,
-    ADJOINT: tl.constexpr, ENTRY: tl.constexpr, WIDE: tl.constexpr, OUT: tl.constexpr,
-    IN: tl.constexpr, PIXELS: tl.constexpr,
+    tensors, sizes, VECTOR: tl.constexpr, MODES: tl.constexpr, K: tl.constexpr,
+    AFFINE: tl.constexpr, PRELU: tl.constexpr, ADJOINT: tl.constexpr, ENTRY: tl.constexpr,
+    WIDE: tl.constexpr, OUT: tl.constexpr, IN: tl.constexpr, PIXELS: tl.constexpr,
 ):  # fmt: skip
     """One program's part of a result whose terms are read in MODES."""
-    t, s = _member(tensors, sizes, program)
-    part = program - s.first
+    t, s = mine(tensors, sizes)
+    s = ResultSizes(
+        *[plain(size) for size in s[:5]],
+        plain(s.width) * VECTOR,
+        plain(s.rows),
+        plain(s.columns),
+        plain_strides(s.result),
+        plain_strides(s.maxima),
+        [_plain_term(term) for term in s.terms],
+    )
+    part = tl.program_id(0) - s.first
     image, row, column, exists = _pixels(
         part // s.blocks, s.images, s.height, s.width, PIXELS, VECTOR, WIDE
     )  # [1, P]
@@ -300,42 +391,46 @@ def _convolve(
     known = feature < s.channels
     total = tl.zeros((OUT, PIXELS), tl.float32)
     for i in tl.static_range(len(MODES)):
-        if ADJOINT and MODES[i][0] == "pool":
+        if ADJOINT and _item(MODES, i)[0] == "pool":
             added = _add_term(
                 tl.zeros((OUT, PIXELS), tl.float32), t.sources[i], t.weights[i], s.terms[i], s,
-                image, row, column, exists, feature, MODES[i], K, ADJOINT, False, VECTOR, WIDE, IN,
+                image, row, column, exists, feature, _item(MODES, i),
+                K, ADJOINT, False, VECTOR, WIDE, IN,
             )  # fmt: skip
             maxima = _plane(_image(t.maxima, image, s.maxima, 1), feature, s.maxima, 1)
             taken = _is_maximum(
-                maxima, row, column, s.maxima, exists & known, s, MODES[i][1], ENTRY, WIDE
+                maxima, row, column, s.maxima, exists & known, s, _item(MODES, i)[1], ENTRY, WIDE
             )
             total += tl.where(taken, added, 0.0)
         else:
             total = _add_term(
                 total, t.sources[i], t.weights[i], s.terms[i], s, image, row, column, exists,
-                feature, MODES[i], K, ADJOINT, ENTRY and not ADJOINT, VECTOR, WIDE, IN,
+                feature, _item(MODES, i), K, ADJOINT, ENTRY and not ADJOINT, VECTOR, WIDE, IN,
             )  # fmt: skip
-    if t.scale is not None:
+    if AFFINE:
         total = total * _parameter(t.scale, feature, known) + _parameter(t.shift, feature, known)
-    if t.slope is not None:
+    if PRELU:
         total = tl.where(total > 0, total, total * _parameter(t.slope, feature, known))
     plane = _plane(_image(t.result, image, s.result, VECTOR), feature, s.result, VECTOR)
     narrow = plane.dtype.element_ty
     if ENTRY and ADJOINT:
         for i in tl.static_range(4):
-            offset = _offset(row * 2 + i // 2, column * 2 + i % 2, s.result, 1, WIDE)
-            tl.store(plane + offset, (total * 0.25).to(narrow), mask=exists & known)
+            pixels = _pointers(plane, row * 2 + i // 2, column * 2 + i % 2, s.result, 1, WIDE)
+            tl.store(pixels, (total * 0.25).to(narrow), mask=exists & known)
     else:
-        offset = _offset(row, column, s.result, VECTOR, WIDE)
-        tl.store(plane + offset, total.to(narrow), mask=exists & known)
+        pixels = _pointers(plane, row, column, s.result, VECTOR, WIDE)
+        tl.store(pixels, total.to(narrow), mask=exists & known)
 
 
-@triton.jit(do_not_specialize=["sizes"])
+@triton.jit
 def multiscale_conv_kernel(
     tensors,  # of the results of each kind, see triton_launch.ResultTensors
-    sizes,  # of the results of each kind, see triton_launch.ResultSizes
-    MODES: tl.constexpr,  # vector, and modes of the terms, of the results of each kind
+    sizes,  # ResultSizes of those, passed
+    VECTORS: tl.constexpr,  # of the results of each kind
+    MODES: tl.constexpr,  # of the terms of the results of each kind
     K: tl.constexpr,
+    AFFINE: tl.constexpr,
+    PRELU: tl.constexpr,
     ADJOINT: tl.constexpr,
     ENTRY: tl.constexpr,
     WIDE: tl.constexpr,
@@ -344,26 +439,23 @@ def multiscale_conv_kernel(
     PIXELS: tl.constexpr,
 ):
     """Results that are sums of convolutions; with ADJOINT gradients of inputs of such sums."""
-    program = tl.program_id(0)
     for i in tl.static_range(len(MODES)):
-        mine = program >= sizes[i][0].first
-        if i + 1 < len(MODES):
-            mine = mine & (program < sizes[i + 1][0].first)
-        if mine:
+        if _works_for(sizes, i):
             _convolve(
-                tensors[i], sizes[i], program, MODES[i][0], MODES[i][1],
-                K, ADJOINT, ENTRY, WIDE, OUT, IN, PIXELS,
+                tensors[i], sizes[i], VECTORS[i], _item(MODES, i),
+                K, AFFINE, PRELU, ADJOINT, ENTRY, WIDE, OUT, IN, PIXELS,
             )  # fmt: skip
 
 
 @triton.jit
 def _correlate(
-    tensors, sizes, program, partial, MODE: tl.constexpr, K: tl.constexpr, ENTRY: tl.constexpr,
+    tensors, sizes, partial, MODE: tl.constexpr, K: tl.constexpr, ENTRY: tl.constexpr,
     WIDE: tl.constexpr, OUT: tl.constexpr, IN: tl.constexpr, PIXELS: tl.constexpr,
 ):  # fmt: skip
     """One program's products of a gradient and an input, read in MODE, summed over its pixels."""
-    t, s = _member(tensors, sizes, program)
-    part = program - s.first
+    t, s = mine(tensors, sizes)
+    s = BlockSizes(*[plain(size) for size in s[:10]], _plain_read(s.grad), _plain_read(s.x))
+    part = tl.program_id(0) - s.first
     tap = part % (K * K)
     part = part // (K * K)
     feature = part % s.grad_blocks * OUT + tl.arange(0, OUT)[:, None]  # [O, 1]
@@ -395,10 +487,10 @@ def _correlate(
     tl.store(at, tl.sum(total, axis=2), mask=known)
 
 
-@triton.jit(do_not_specialize=["sizes"])
+@triton.jit
 def multiscale_weight_kernel(
     tensors,  # of the blocks of each kind, see triton_launch.BlockTensors
-    sizes,  # of the blocks of each kind, see triton_launch.BlockSizes
+    sizes,  # BlockSizes of those, passed
     partial,  # [splits, weights]
     MODES: tl.constexpr,  # of the inputs of the blocks of each kind
     K: tl.constexpr,
@@ -409,31 +501,27 @@ def multiscale_weight_kernel(
     PIXELS: tl.constexpr,
 ):
     """Partial sums of the gradients of the weights."""
-    program = tl.program_id(0)
     for i in tl.static_range(len(MODES)):
-        mine = program >= sizes[i][0].first
-        if i + 1 < len(MODES):
-            mine = mine & (program < sizes[i + 1][0].first)
-        if mine:
+        if _works_for(sizes, i):
             _correlate(
-                tensors[i], sizes[i], program, partial, MODES[i],
+                tensors[i], sizes[i], partial, _item(MODES, i),
                 K, ENTRY, WIDE, OUT, IN, PIXELS,
             )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=["sizes"])
+@triton.jit
 def multiscale_gather_kernel(
     tensors,  # of each gradient, see triton_launch.GatherTensors
-    sizes,  # of each gradient, see triton_launch.GatherSizes
+    sizes,  # GatherSizes of those, passed
     WIDE: tl.constexpr,
     PIXELS: tl.constexpr,
 ):
     """Gradients of what a bilinear resize was applied to: every pixel gathers its shares."""
-    program = tl.program_id(0)
-    t, s = _member(tensors, sizes, program)
+    t, s = mine(tensors, sizes)
+    s = GatherSizes(*[plain(size) for size in s[:5]], _plain_read(s.grad))
     g = s.grad
     plane, row, column, exists = _pixels(
-        program - s.first, s.images * g.channels, s.height, s.width, PIXELS, 1, WIDE
+        tl.program_id(0) - s.first, s.images * g.channels, s.height, s.width, PIXELS, 1, WIDE
     )  # [1, P]
     images = _image(t.grad, plane // g.channels, g.strides, 1)
     source = _plane(images, plane % g.channels, g.strides, 1)

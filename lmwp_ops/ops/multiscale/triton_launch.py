@@ -10,6 +10,14 @@ from torch import Tensor
 from lmwp_ops import _triton
 from lmwp_ops._tuning import tuned
 from lmwp_ops.ops.multiscale import triton_kernels as kernels
+from lmwp_ops.ops.multiscale.triton_kernels import (
+    BlockSizes,
+    GatherSizes,
+    Read,
+    ResultSizes,
+    TermSizes,
+)
+from lmwp_ops.ops.sizes.triton_kernels import MOST, Strides, passed
 
 Config = dict[str, int]
 Size = tuple[int, int]
@@ -21,9 +29,7 @@ MAX_RESULTS = 8  # of one launch; a program looks its own up among them
 MOST_SPLITS = 64
 _ENOUGH_PROGRAMS = 2048  # to fill any GPU
 _FEW_PIXELS = 2**15
-_INT32_MAX = 2**31 - 1
 _VECTOR_BYTES = 16
-_MAX_REGISTERS = 255  # of a thread; by itself the assembler spills a few to save the others
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,54 +77,16 @@ class Block:
     dilation: int = 1
 
 
-class Strides(NamedTuple):
-    """Of a feature, in elements or vectors."""
-
-    image: int
-    channel: int
-    row: int
-    column: int
-
-
-class Read(NamedTuple):
-    """Extents and strides of a feature that is read."""
-
-    channels: int
-    height: int
-    width: int
-    strides: Strides
-
-
-class TermSizes(NamedTuple):
-    offset: int
-    dilation: int
-    read: Read
-
-
 class ResultTensors(NamedTuple):
-    """Tensors of one result; what is not there is None."""
+    """Tensors of one result; the result itself in the place of one that is not read."""
 
     sources: tuple[Tensor, ...]  # [N, C, H, W] of each term
     weights: tuple[Tensor, ...]
     result: Tensor  # [N, O, H, W]
-    scale: Tensor | None  # [O], like shift and slope
-    shift: Tensor | None
-    slope: Tensor | None
-    maxima: Tensor | None  # like result
-
-
-class ResultSizes(NamedTuple):
-    first: int  # program of the launch
-    blocks: int  # of channels
-    images: int
-    channels: int
-    height: int
-    width: int
-    rows: int
-    columns: int
-    result: Strides
-    maxima: Strides | None
-    terms: tuple[TermSizes, ...]
+    scale: Tensor  # [O], like shift and slope
+    shift: Tensor
+    slope: Tensor
+    maxima: Tensor  # like result
 
 
 class BlockTensors(NamedTuple):
@@ -126,33 +94,9 @@ class BlockTensors(NamedTuple):
     x: Tensor
 
 
-class BlockSizes(NamedTuple):
-    first: int  # program of the launch
-    grad_blocks: int  # of channels
-    x_blocks: int
-    images: int
-    offset: int
-    rows: int
-    columns: int
-    weights: int  # in all
-    dilation: int
-    steps: int  # blocks of pixels for each program
-    grad: Read
-    x: Read
-
-
 class GatherTensors(NamedTuple):
     grad: Tensor
     result: Tensor  # dense, float32
-
-
-class GatherSizes(NamedTuple):
-    first: int  # program of the launch
-    images: int
-    height: int
-    width: int
-    size: int  # most pixels to gather from along one axis
-    grad: Read
 
 
 def size_of(x: Tensor) -> Size:
@@ -190,7 +134,7 @@ def _gather(grads: Sequence[Tensor], gathered: Sequence[Tensor]) -> None:
         first,
         gathered[0].device,
         tuple(GatherTensors(grad, result) for grad, result in zip(grads, gathered, strict=True)),
-        tuple(sizes),
+        passed(tuple(sizes)),
         WIDE=_need_64_bits(grads, 2 * max(result.numel() for result in gathered)),
         **config,
     )
@@ -235,16 +179,16 @@ def _convolve(results: Sequence[Result], kernel_size: int, entry_pool: bool, adj
         kernels.multiscale_conv_kernel,
         first,
         results[0].y.device,
-        *(tuple(tensors), tuple(sizes)),
-        MODES=tuple(
-            (lanes, tuple(term.mode for term in group[0].terms))
-            for lanes, group in zip(vectors, kinds.values(), strict=True)
-        ),
+        *(tuple(tensors), passed(tuple(sizes))),
+        VECTORS=tuple(vectors),
+        MODES=tuple(tuple(term.mode for term in group[0].terms) for group in kinds.values()),
         K=kernel_size,
+        AFFINE=results[0].scale is not None,
+        PRELU=results[0].slope is not None,
         ADJOINT=adjoint,
         ENTRY=entry_pool,
         WIDE=wide,
-        maxnreg=_MAX_REGISTERS,
+        maxnreg=_triton.MAX_REGISTERS,
         **config,
     )
 
@@ -268,10 +212,9 @@ def _conv_config(results: Sequence[Result], kernel_size: int, adjoint: bool, wid
 
 def _kind(result: Result) -> object:
     """What results have in common whose programs run the same code."""
-    tensors = (result.scale, result.shift, result.slope, result.maxima)
     return (
         tuple((term.mode, term.source.dtype, term.weight.dtype) for term in result.terms),
-        tuple(t.dtype if t is not None else None for t in tensors),
+        tuple(t.dtype for t in _epilogue(result)),
     )
 
 
@@ -280,11 +223,13 @@ def _result_tensors(result: Result) -> ResultTensors:
         tuple(term.source for term in result.terms),
         tuple(term.weight for term in result.terms),
         result.y,
-        result.scale,
-        result.shift,
-        result.slope,
-        result.maxima,
+        *_epilogue(result),
     )
+
+
+def _epilogue(result: Result) -> Iterator[Tensor]:
+    tensors = (result.scale, result.shift, result.slope, result.maxima)
+    return (result.y if t is None else t for t in tensors)
 
 
 def _result_sizes(
@@ -304,11 +249,12 @@ def _result_sizes(
         -(-channels // out),
         result.y.shape[0],
         channels,
-        *result.size,
+        result.size[0],
+        result.size[1] // vector,
         result.rows,
         result.columns,
         _strides(result.y, vector),
-        None if result.maxima is None else _strides(result.maxima, 1),
+        _strides(result.y if result.maxima is None else result.maxima, 1),
         tuple(terms),
     )
 
@@ -379,12 +325,12 @@ def _correlate(
         kernels.multiscale_weight_kernel,
         first,
         partial.device,
-        *(tuple(tensors), tuple(sizes), partial),
+        *(tuple(tensors), passed(tuple(sizes)), partial),
         MODES=tuple(group[0].mode for group in kinds.values()),
         K=kernel_size,
         ENTRY=entry_pool,
         WIDE=wide,
-        maxnreg=_MAX_REGISTERS,
+        maxnreg=_triton.MAX_REGISTERS,
         **config,
     )
 
@@ -402,7 +348,7 @@ def _pixels(block: Block) -> int:
 
 
 def _read(x: Tensor, size: Size, vector: int) -> Read:
-    return Read(x.shape[1], *size, _strides(x, vector))
+    return Read(x.shape[1], size[0], size[1] // vector, _strides(x, vector))
 
 
 def _strides(x: Tensor, vector: int) -> Strides:
@@ -442,7 +388,7 @@ def _is_wide_block(block: Block, pixels: int) -> bool:
 
 
 def _need_64_bits(features: Iterable[Tensor], pixels: int) -> bool:
-    return pixels > _INT32_MAX or any(extent > _INT32_MAX for x in features for extent in _reach(x))
+    return pixels > MOST or any(extent > MOST for x in features for extent in _reach(x))
 
 
 def _reach(x: Tensor) -> Iterator[int]:

@@ -1,0 +1,1 @@
+"""Sizes as arguments of Triton kernels."""

@@ -1,0 +1,61 @@
+"""The Triton kernels in Triton's interpreter, held against float64."""
+
+import importlib.metadata
+import importlib.util
+
+import numpy
+import pytest
+
+from .interpreted import run_interpreted
+
+if importlib.util.find_spec("triton") is None:
+    pytest.skip("triton is not installed", allow_module_level=True)
+
+
+def release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2])
+
+
+triton = importlib.metadata.version("triton")
+if release(triton) < (3, 9) and release(numpy.__version__) >= (2, 4):
+    reason = f"the interpreter of triton {triton} needs numpy below 2.4"
+    pytest.skip(reason, allow_module_level=True)
+
+CHECKS = {
+    "bn_prelu_gap": ("forward", "gradients", "options", "statistics"),
+    "depthwise_scales": ("forward", "gradients", "options", "public"),
+    "multiscale": ("sums", "defaults", "options", "dilations"),
+}
+MAXIMUM = "tl.maximum(best, value.to(tl.float32), propagate_nan=tl.PropagateNan.ALL)"
+FAULTS = {
+    "means of rounded means": ("bn_prelu_gap statistics", "2 * distances +", "0 *"),
+    "tiles left out": ("bn_prelu_gap forward", "range(0, s.tiles, TILES)", "range(0, 1, TILES)"),
+    "tiles counted as full": ("bn_prelu_gap forward", "s.parts * PIXELS, PIXELS)", "1, PIXELS)"),
+    "gradients through no variance": ("bn_prelu_gap gradients", "- centred * by_x", ""),
+    "reads below the map": ("depthwise_scales forward", "(row // DIVISOR < height)", "True"),
+    "reads left of the map": ("depthwise_scales forward", "column > 0", "column >= 0"),
+    "depthwise taps": ("depthwise_scales gradients", "K * K - 1 - i if FLIP", "i if FLIP"),
+    "steps overlap": ("depthwise_scales options", "block * s.steps + step", "block + step"),
+    "a part left out": ("depthwise_scales options", "part < s.parts", "part < 1"),
+    "the last maximum": ("multiscale defaults", "(value > best)", "(value >= best)"),
+    "NaN lost": ("multiscale defaults", MAXIMUM, "tl.where(best > value, best, value * 1.0)"),
+    "taps not turned": ("multiscale dilations", "K * K - 1 - tap", "tap"),
+    "splits overlap": ("multiscale defaults", "split * s.steps", "split"),
+    "entry pool": ("multiscale options", "* 0.25", "* 0.5"),
+}
+
+
+@pytest.mark.parametrize(
+    ("kernels", "checks"), [(kernels, checks) for kernels in CHECKS for checks in CHECKS[kernels]]
+)
+def test_matches_float64(kernels: str, checks: str) -> None:
+    done = run_interpreted(kernels, checks)
+    assert done.returncode == 0, done.stdout[-300:] + done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_seen(fault: str) -> None:
+    where, sound, faulty = FAULTS[fault]
+    done = run_interpreted(*where.split(), sound, faulty)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("AssertionError"), done.stderr[-3000:]
