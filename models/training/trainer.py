@@ -222,8 +222,9 @@ class Trainer:
         self.trained.eval()
         with torch.no_grad():
             result = self.validate(self.trained)
+        metrics = {**result.metrics, **_pruning_shares(self.trained)}
         for sink in self.sinks:
-            sink.validation(self.step, epochs_done, result.metrics, result.panels)
+            sink.validation(self.step, epochs_done, metrics, result.panels)
         if result.score > self.best_score:
             self._save_weights("best")
         return result.score
@@ -303,3 +304,13 @@ def _decay_units(recipe: Recipe, model: nn.Module) -> list[DecayUnit]:
             "weight decay; set decay.mode=off"
         )
     return units()
+
+
+def _pruning_shares(model: nn.Module) -> dict[str, float]:
+    """What a network with gates pruned in its last forward pass, stage by stage."""
+    shares: Callable[[], dict[str, Any]] = getattr(model, "pruning_shares", dict)
+    return {
+        f"{stage}.{name}": value
+        for stage, found in shares().items()
+        for name, value in dataclasses.asdict(found).items()
+    }

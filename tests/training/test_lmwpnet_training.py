@@ -1,15 +1,18 @@
 """LMWP-Net can learn: it fits a few pictures closely, by the trainer and the loss of its recipe."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from lmwp_models.data import SaliencyDataset, SyntheticSource
+from lmwp_models.data.panels import Panel
 from lmwp_models.registry import create_model
 from lmwp_models.training.recipe import load_recipe, recipe_from_dict
-from lmwp_models.training.trainer import Trainer
+from lmwp_models.training.sinks import StepRecord
+from lmwp_models.training.trainer import Trainer, Validation
 
 PICTURES, SIDE = 32, 64
 
@@ -33,7 +36,7 @@ def intersection_over_union(model: torch.nn.Module, dataset: SaliencyDataset) ->
     return float((common / (found | wanted).sum((1, 2, 3))).mean())
 
 
-def train(folder: Path, epochs: int) -> float:
+def trainer(folder: Path, epochs: int, batch_size: int = 8, **options: Any) -> Trainer:
     recipe = recipe_from_dict(
         {
             "model": {"name": "lmwpnet"},
@@ -44,22 +47,44 @@ def train(folder: Path, epochs: int) -> float:
             "train": {
                 "loss": "deep_supervision",
                 "epochs": epochs,
-                "batch_size": 8,
+                "batch_size": batch_size,
                 "device": "cpu",
                 "checkpoint_every": 1000,
             },
         }
     )
     torch.manual_seed(0)
-    source = SyntheticSource(PICTURES, SIDE, 0)
-    model = create_model("lmwpnet")
-    Trainer(recipe, model, SaliencyDataset(source, SIDE, seed=0), folder).fit()
-    return intersection_over_union(model, SaliencyDataset(source, SIDE))
+    dataset = SaliencyDataset(SyntheticSource(PICTURES, SIDE, 0), SIDE, seed=0)
+    return Trainer(recipe, create_model("lmwpnet"), dataset, folder, **options)
 
 
 @pytest.mark.slow
 def test_it_fits_32_pictures(tmp_path: Path) -> None:
-    assert train(tmp_path, epochs=120) > 0.85
+    run = trainer(tmp_path, epochs=120)
+    run.fit()
+    dataset = SaliencyDataset(SyntheticSource(PICTURES, SIDE, 0), SIDE)
+    assert intersection_over_union(run.model, dataset) > 0.85
+
+
+def test_validation_reports_what_the_gates_prune(tmp_path: Path) -> None:
+    reported: dict[str, float] = {}
+
+    class Reader:
+        def step(self, record: StepRecord) -> None: ...
+
+        def validation(
+            self, step: int, epochs: int, metrics: dict[str, float], panels: Sequence[Panel]
+        ) -> None:
+            reported.update(metrics)
+
+    def validate(model: torch.nn.Module) -> Validation:
+        model(torch.zeros(1, 3, SIDE, SIDE))
+        return Validation(0.5, {"score": 0.5})
+
+    trainer(tmp_path, epochs=1, batch_size=32, validate=validate, sinks=[Reader()]).fit()
+    stages = [f"stage{i}.{share}" for i in range(1, 6) for share in ("zeros", "singles")]
+    assert set(reported) == {"score", *stages}
+    assert all(0 <= reported[name] <= 1 for name in stages)
 
 
 @pytest.mark.parametrize("name", ["lmwpnet.toml", "lmwpnet-quick.toml"])
