@@ -124,7 +124,11 @@ class InputRing {
         plan_(plan),
         ring_(scratch),
         zeros_(ring_ + plan.ring_rows * plan.row),
-        unsplit_(zeros_ + plan.row) {
+        unsplit_(zeros_ + plan.row),
+        step_(problem.spread ? 2 : 1),
+        columns_(ceil_div(branch.width, step_)),
+        elements_((ceil_div(branch.height, step_) - 1) * branch.x_stride[2] +
+                  (columns_ - 1) * branch.x_stride[3] + 1) {
     // Padding is written here once; rows are read into the space between.
     __builtin_memset(ring_, 0, scratch_floats(plan, branch) * sizeof(float));
   }
@@ -168,15 +172,23 @@ class InputRing {
     return nothing ? zeros_ : slot(h);
   }
 
+  // Starts to bring in the row that will take the place of row h, so that memory does not wait
+  // while rows are computed.
+  void fetch_ahead(int64_t h) const {
+    const T* const row = x_ + (h + plan_.ring_rows) * branch_.x_stride[2];
+    const int64_t line = kAlign * static_cast<int64_t>(sizeof(float) / sizeof(T));
+    if (branch_.x_stride[3] != 1) return;
+    for (int64_t c = 0; c < columns_; c += line) __builtin_prefetch(row + c);
+  }
+
   void read(int64_t h) {
-    const int64_t step = problem_.spread ? 2 : 1;
-    if (h % step != 0) return;
-    const int64_t columns = ceil_div(branch_.width, step);
-    const T* x = x_ + h / step * branch_.x_stride[2];
-    const T* end = x_ + (ceil_div(branch_.height, step) - 1) * branch_.x_stride[2] +
-                   (columns - 1) * branch_.x_stride[3] + 1;
+    const int64_t columns = columns_;
+    fetch_ahead(h);
+    const T *x = x_ + h * branch_.x_stride[2], *end = x_ + elements_;
     float* const to = slot(h);
     if (problem_.spread) {
+      if (h % 2 == 1) return;
+      x = x_ + h / 2 * branch_.x_stride[2];
       read_row(x, branch_.x_stride[3], columns, end, unsplit_);
       for (int64_t c = 0; c < columns; ++c) to[plan_.first + 2 * c] = unsplit_[c];
     } else if (problem_.stride == 1) {
@@ -194,6 +206,8 @@ class InputRing {
   const DepthwiseBranch& branch_;
   const Plan& plan_;
   float *const ring_, *zeros_, *unsplit_;
+  const int64_t step_;                // input rows and columns from one that is there to the next
+  const int64_t columns_, elements_;  // of a row, and from the first of a plane to its last
   const T* x_;
   int64_t next_;    // first input row not read yet
   int64_t oldest_;  // input row in the first slot, or ring_rows before it
