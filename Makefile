@@ -40,6 +40,9 @@ $(VENV)/.built: $(VENV)/.installed $(NATIVE)
 test: setup ## run the whole test suite
 	$(BIN)/python -m pytest -q -n $(WORKERS)
 
+test-slow: setup ## run what `test` leaves out: other architectures, long trainings
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m slow
+
 lint: setup types ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -72,4 +75,4 @@ clean: ## remove the environment and everything built
 	rm -f lmwp_ops/*.so lmwp_ops/_build_info.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help links setup test lint types demo bench gpu-check abi-check clean
+.PHONY: help links setup test test-slow lint types demo bench gpu-check abi-check clean

@@ -12,7 +12,8 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-ARCHS = (75, 80, 86, 89, 90, 100, 120)
+from .architectures import OLDEST_GPU
+
 SHARED_OF_SM_75 = 64 * 1024
 Kernels = list[tuple[str, Any]]
 _CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
@@ -69,7 +70,7 @@ def variants(launch: Callable[[], object]) -> list[tuple[str, str]]:
         _, specialization, options = bind(*args, debug=False, **kwargs)
         found.append((self.__name__, f"{specialization} {options}"))
 
-    with _without_gpu(ARCHS[0], run):
+    with _without_gpu(OLDEST_GPU, run):
         launch()
     return found
 

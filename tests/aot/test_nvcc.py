@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from build_tools.cuda import DEFAULT_ARCHS, Toolkit, candidate_roots, find_toolkit, known_archs
+from build_tools.cuda import Toolkit, candidate_roots, find_toolkit, known_archs
 from build_tools.errors import UnavailableError
+
+from .architectures import NAMES
 
 HERE = Path(__file__).parent
 MAX_REGISTERS = 128  # 512 threads on a multiprocessor
@@ -72,7 +74,7 @@ def toolkit() -> Toolkit:
 
 
 @pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("arch", DEFAULT_ARCHS)
+@pytest.mark.parametrize("arch", NAMES)
 def test_kernels_do_not_spill(toolkit, arch, source, record_property, tmp_path):
     if arch not in known_archs(toolkit):
         pytest.skip(f"this nvcc does not know {arch}")

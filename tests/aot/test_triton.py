@@ -12,7 +12,8 @@ if importlib.util.find_spec("triton") is None:
 from lmwp_ops.ops.depthwise_scales import triton_kernels, triton_launch
 
 from ..ops.depthwise_scales.cases import Case, draw, eager
-from .compiling import ARCHS, Kernels, assert_does_not_spill, compiled, variants
+from .architectures import NUMBERS, OLDEST_GPU
+from .compiling import Kernels, assert_does_not_spill, compiled, variants
 
 MAPS = ((2, 16, 32, 32), (2, 32, 16, 16))  # take the widest vectors in either layout
 
@@ -49,14 +50,14 @@ def kernels(case: Case, arch: int) -> Kernels:
     return found
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", NUMBERS)
 def test_kernels_do_not_spill(arch, record_property, tmp_path):
-    for case in EVERYWHERE + (OLDEST if arch == ARCHS[0] else ()):
+    for case in EVERYWHERE + (OLDEST if arch == OLDEST_GPU else ()):
         assert_does_not_spill(kernels(case, arch), arch, tmp_path, record_property)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", NUMBERS)
 @pytest.mark.parametrize("case", LARGE, ids=str)
 def test_no_kernel_spills(case, arch, record_property, tmp_path):
     assert_does_not_spill(kernels(case, arch), arch, tmp_path, record_property)

@@ -12,7 +12,8 @@ if importlib.util.find_spec("triton") is None:
 from lmwp_ops.ops.bn_prelu_gap import reference, triton_kernels, triton_launch
 
 from ..ops.bn_prelu_gap.cases import Case, draw
-from .compiling import ARCHS, Kernels, assert_does_not_spill, compiled, variants
+from .architectures import NUMBERS
+from .compiling import Kernels, assert_does_not_spill, compiled, variants
 
 MAPS = ((2, 16, 32, 32), (2, 32, 32, 16))  # take the widest vectors in either layout
 SMALL = ((4, 7, 5, 5),)
@@ -40,7 +41,7 @@ def kernels(case: Case, arch: int) -> Kernels:
     return found
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", NUMBERS)
 def test_kernels_do_not_spill(arch, record_property, tmp_path):
     for case in CASES:
         assert_does_not_spill(kernels(case, arch), arch, tmp_path, record_property)

@@ -16,7 +16,8 @@ from lmwp_ops.ops.goctconv2d import triton_launch as goct
 from ..ops.dilated_bank import test_dilated_bank_kernels as banks
 from ..ops.goctconv2d import cases
 from ..ops.goctconv2d.cases import Case
-from .compiling import ARCHS, assert_does_not_spill, compiled, variants
+from .architectures import NUMBERS
+from .compiling import assert_does_not_spill, compiled, variants
 
 MIDDLE = Case((10, 10), (10, 10), (112, 112), batch=8)  # a block of CSNet
 ENTRY = Case((10, 10), (20, 20), (112, 112), 3, 4, entry_pool=True)
@@ -31,14 +32,14 @@ def launch(op: Any, args: tuple[Any, ...]) -> None:
     op.backward(ys, *bare, [True, True, False, False, False])
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", NUMBERS)
 def test_kernels_do_not_spill(arch, record_property, tmp_path):
     kernels = compiled(lambda: launch(goct, cases.draw(MIDDLE)), arch)
     assert_does_not_spill(kernels, arch, tmp_path, record_property)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", NUMBERS)
 @pytest.mark.parametrize("case", MODES, ids=str)
 @pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
 def test_no_kernel_spills(case, dtype, arch, record_property, tmp_path):
@@ -48,7 +49,7 @@ def test_no_kernel_spills(case, dtype, arch, record_property, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", NUMBERS)
 def test_the_bank_does_not_spill(arch, record_property, tmp_path):
     kernels = compiled(lambda: launch(bank, banks.draw(banks.FUSION)), arch)
     assert_does_not_spill(kernels, arch, tmp_path, record_property)
