@@ -2,13 +2,12 @@
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/macros.h>
 
-#include "common/stable.h"
 #include "cuda/il_block_fwd.cuh"
+#include "cuda/torch_arguments.h"
 
 namespace lmwp::cuda {
 namespace {
 
-using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using Counts = std::vector<int64_t>;
 
@@ -51,7 +50,8 @@ class Call {
     call_.cross_scale = true;
     call_.kernel = static_cast<int>(weight.size(3));
     call_.columns = in_.total;
-    call_.weight = parameter(weight, int64_t{out_.total} * in_.total * call_.kernel * call_.kernel);
+    const int64_t taps = int64_t{out_.total} * in_.total * call_.kernel * call_.kernel;
+    call_.weight = parameter({weight}, 0, taps);
     call_.input_count = in_.count();
     for (int i = 0; i < in_.count(); ++i) add_input(i);
   }
@@ -94,9 +94,10 @@ class Call {
     int multiprocessors = 0;
     STD_CUDA_CHECK(
         cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
-    void* stream = nullptr;
-    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
-    STD_CUDA_CHECK(launch(multiprocessors, static_cast<cudaStream_t>(stream)));
+    const cudaStream_t stream = current_stream(device);
+    STD_CUDA_CHECK(for_dtype(kOp, xs_[0], [&](auto element) {
+      return il_block_fwd<decltype(element)>(call_, multiprocessors, stream);
+    }));
     return ys_;
   }
 
@@ -136,31 +137,8 @@ class Call {
     STD_TORCH_CHECK(fits, kOp, ": xs: expected outputs of 1 to ", kMaxSide, " rows and columns");
   }
 
-  Param parameter(const Tensor& given, int64_t count) {
-    const ScalarType dtype = given.scalar_type();
-    STD_TORCH_CHECK(given.is_cuda() && given.get_device() == xs_[0].get_device() &&
-                        given.numel() == count &&
-                        (dtype == ScalarType::Float || dtype == xs_[0].scalar_type()),
-                    kOp, ": a parameter has another size, dtype or device than expected");
-    const Tensor p = given.is_contiguous() ? given : torch::stable::contiguous(given);
-    keep_.push_back(p);
-    return {p.const_data_ptr(), dtype == ScalarType::Float};
-  }
-  Param parameter(const Tensors& list, int i, int64_t count) {
-    return list.empty() ? Param{} : parameter(list[i], count);
-  }
-
-  cudaError_t launch(int multiprocessors, cudaStream_t stream) const {
-    switch (xs_[0].scalar_type()) {
-      case ScalarType::Float:
-        return il_block_fwd<float>(call_, multiprocessors, stream);
-      case ScalarType::Half:
-        return il_block_fwd<__half>(call_, multiprocessors, stream);
-      case ScalarType::BFloat16:
-        return il_block_fwd<__nv_bfloat16>(call_, multiprocessors, stream);
-      default:
-        STD_TORCH_CHECK(false, kOp, ": xs: expected float32, float16 or bfloat16");
-    }
+  Param parameter(const Tensors& list, std::size_t i, int64_t count) {
+    return lmwp::cuda::parameter(kOp, list, i, xs_[0], count, keep_);
   }
 
   const Tensors& xs_;
