@@ -17,11 +17,14 @@ Layer = Tensor | tuple[Tensor, Tensor] | None
 """A linear layer: its weight [out, in], alone or with its bias [out]."""
 
 _ARGUMENTS = "Tensor x, Tensor[] reduce, Tensor[] expand, Tensor[] spatial, bool mean, bool max"
-define(OP, f"({_ARGUMENTS}) -> Tensor")
-define(
-    f"{OP}_backward",
-    f"(Tensor grad, {_ARGUMENTS}, bool[4] wanted) -> (Tensor[], Tensor[], Tensor[], Tensor[])",
+_FORWARD = f"({_ARGUMENTS}) -> Tensor"
+_BACKWARD = (
+    f"(Tensor grad, {_ARGUMENTS}, bool[4] wanted) -> (Tensor[], Tensor[], Tensor[], Tensor[])"
 )
+define(OP, _FORWARD)
+define(f"{OP}_backward", _BACKWARD)
+# Implemented by the compiled library _C.
+define(f"{OP}_cpp", _FORWARD)
 
 
 def channel_spatial_attention(
@@ -103,7 +106,7 @@ register(
     check=check,
     fake=_fake_forward,
     reference=reference.forward,
-    compiled=(),
+    compiled=("cpp",),
     bind=_bind,
     example=example,
 )
