@@ -3,12 +3,14 @@
 #pragma once
 
 #include "cpu/attention_scratch.h"
+#include "cpu/denormals.h"
 #include "cpu/flat_vectors.h"
+#include "cpu/lane_sums.h"
 #include "cpu/sigmoid.h"
 
 namespace lmwp::LMWP_ISA {
 
-constexpr int64_t kChunk = 1024;         // elements whose sum is float32, and that stay in L1
+constexpr int64_t kChunk = 1024;         // pixels whose maps stay in L1
 constexpr int64_t kChannelsSummed = 16;  // by one of the partial sums of a pixel
 
 template <typename T>
@@ -18,24 +20,27 @@ static inline T* plane(const AttentionFeature& feature, int64_t image, int64_t c
 
 static inline Vec lowest() { return broadcast<Vec>(-__builtin_inff()); }
 
+// The sum of a few vectors.
+template <int count>
+static inline Vec sum_of(const Vec* v) {
+  if constexpr (count == 1) return v[0];
+  return sum_of<count / 2>(v) + sum_of<count / 2>(v + count / 2);
+}
+
 // Mean and maximum of a plane.
 template <typename T>
 static inline void pool_plane(const T* x, int64_t pixels, float* mean, float* maximum) {
-  double sum = 0;
+  LaneSums sum;
   Vec tops[4] = {lowest(), lowest(), lowest(), lowest()};
-  for (int64_t first = 0; first < pixels; first += kChunk) {
-    Vec sums[4] = {};
-    for_vectors<4>(min(kChunk, pixels - first),
-                   [&]<int vectors, Part part>(int64_t i, int64_t lanes) {
-                     for (int v = 0; v < vectors; ++v) {
-                       const Vec values = get<part>(x + first + i + v * kLanes, lanes);
-                       sums[v] += only_new<part>(values, lanes);
-                       tops[v] = larger(tops[v], only_new<part>(values, lanes, lowest()));
-                     }
-                   });
-    sum += sum_of_lanes((sums[0] + sums[1]) + (sums[2] + sums[3]));
-  }
-  *mean = static_cast<float>(sum / static_cast<double>(pixels));
+  for_vectors<4>(pixels, [&]<int vectors, Part part>(int64_t i, int64_t lanes) {
+    Vec values[vectors];
+    for (int v = 0; v < vectors; ++v) {
+      values[v] = get<part>(x + i + v * kLanes, lanes);
+      tops[v] = larger(tops[v], only_new<part>(values[v], lanes, lowest()));
+    }
+    sum.add(only_new<part>(sum_of<vectors>(values), lanes));
+  });
+  *mean = static_cast<float>(sum.total() / static_cast<double>(pixels));
   *maximum = largest_lane(larger(larger(tops[0], tops[1]), larger(tops[2], tops[3])));
 }
 
@@ -52,12 +57,13 @@ static inline void pool_pixels(const AttentionProblem& p, int64_t image, float* 
   }
 }
 
+// In float64: what is lost here, the logits of all channels lose several times over.
 static inline float product(const float* a, const float* b, int64_t count) {
-  Vec sums = {};
+  LaneSums sums;
   for_vectors<1>(count, [&]<int, Part part>(int64_t i, int64_t lanes) {
-    sums += only_new<part>(get<part>(a + i, lanes) * get<part>(b + i, lanes), lanes);
+    sums.add_products(only_new<part>(get<part>(a + i, lanes), lanes), get<part>(b + i, lanes));
   });
-  return sum_of_lanes(sums);
+  return static_cast<float>(sums.total());
 }
 
 static inline void compute_hidden(const AttentionProblem& p, const AttentionScratch& s) {
@@ -85,6 +91,7 @@ static inline void compute_gate(const AttentionProblem& p, const AttentionScratc
       }
     }
     for (int64_t i = 0; i < lanes && p.expand_bias; ++i) sums[i] += biases * p.expand_bias[c + i];
+    store(s.logits + c, load<Vec>(sums));
     store(s.gate + c, sigmoid(load<Vec>(sums)));
   }
 }
@@ -200,16 +207,28 @@ static inline void store_lanes(Vec v, float* to, int64_t lanes) {
   }
 }
 
+// The spatial gate of rows; calls use(pixel, lanes, sums) with what its sigmoid is applied to.
+template <typename Use>
 static inline void gate_pixels(const AttentionProblem& p, const AttentionScratch& s,
-                               int64_t first_row, int64_t end_row) {
+                               int64_t first_row, int64_t end_row, Use use) {
   convolve(p, s.maps, pools(p), p.kernel, first_row, end_row,
            [&](int64_t pixel, int64_t lanes, Vec sums) {
              store_lanes(sigmoid(sums), s.spatial + pixel, lanes);
+             use(pixel, lanes, sums);
            });
 }
 
 static inline int64_t one_item(const AttentionProblem&) { return 1; }
 static inline int64_t channel_items(const AttentionProblem& p) { return p.channels; }
 static inline int64_t row_items(const AttentionProblem& p) { return p.rows; }
+
+using RunOfStep = void (*)(const AttentionProblem&, int64_t, float*, int64_t, int64_t);
+
+template <RunOfStep run>
+static inline void flushing(const AttentionProblem& p, int64_t image, float* memory, int64_t begin,
+                            int64_t end) {
+  const FlushDenormals flush;
+  run(p, image, memory, begin, end);
+}
 
 }  // namespace lmwp::LMWP_ISA

@@ -4,7 +4,6 @@
 #include "cpu/channel_spatial_attention.h"
 
 #include "cpu/attention_gates.h"
-#include "cpu/denormals.h"
 
 namespace lmwp::LMWP_ISA {
 namespace {
@@ -18,7 +17,7 @@ template <typename T>
 void apply_gates(const AttentionProblem& p, int64_t image, float* memory, int64_t first_row,
                  int64_t end_row) {
   const AttentionScratch s(p, memory);
-  if (p.size > 0) gate_pixels(p, s, first_row, end_row);
+  if (p.size > 0) gate_pixels(p, s, first_row, end_row, [](int64_t, int64_t, Vec) {});
   for (int64_t first = first_row * p.columns; first < end_row * p.columns; first += kChunk) {
     const int64_t count = min(kChunk, end_row * p.columns - first);
     for (int64_t c = 0; c < p.channels; ++c) {
@@ -53,21 +52,15 @@ void whole(const AttentionProblem& p, int64_t image, float* memory) {
   }
 }
 
-using Run = void (*)(const AttentionProblem&, int64_t, float*, int64_t, int64_t);
-
-template <Run run>
-void flushing(const AttentionProblem& p, int64_t image, float* memory, int64_t begin, int64_t end) {
-  const FlushDenormals flush;
-  run(p, image, memory, begin, end);
-}
+template <typename T>
+constexpr AttentionStep kSteps[] = {{channel_items, flushing<pool_pixels<T>>},
+                                    {one_item, flushing<gate_channels>},
+                                    {row_items, flushing<pool_channels<T>>},
+                                    {row_items, flushing<apply_gates<T>>},
+                                    {}};
 
 template <typename T>
-constexpr AttentionPasses kPasses = {scratch_floats,
-                                     whole<T>,
-                                     {{channel_items, flushing<pool_pixels<T>>},
-                                      {one_item, flushing<gate_channels>},
-                                      {row_items, flushing<pool_channels<T>>},
-                                      {row_items, flushing<apply_gates<T>>}}};
+constexpr AttentionPasses kPasses = {scratch_floats, whole<T>, kSteps<T>};
 
 }  // namespace
 

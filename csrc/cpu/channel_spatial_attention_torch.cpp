@@ -1,5 +1,6 @@
 // The CPU kernels of channel_spatial_attention and of its backward as torch ops.
 #include <algorithm>
+#include <tuple>
 
 #include "cpu/channel_spatial_attention.h"
 #include "cpu/torch_arguments.h"
@@ -8,6 +9,7 @@ namespace lmwp {
 namespace {
 
 using torch::stable::Tensor;
+using Kinds = std::tuple<Tensors, Tensors, Tensors, Tensors>;
 
 constexpr const char* kOp = "channel_spatial_attention_cpp";
 constexpr int64_t kGrainElements = 16384;  // that are worth a thread
@@ -137,9 +139,90 @@ Tensor forward(const Tensor& x, const Tensors& reduce, const Tensors& expand,
   return with_layout_of(x, out);
 }
 
+// A gradient in float32, as a tensor like its parameter.
+Tensor gradient_of(const Tensor& parameter, const float* values) {
+  std::vector<int64_t> sizes(parameter.dim()), strides(parameter.dim());
+  int64_t count = 1;
+  for (int64_t d = parameter.dim(); d-- > 0;) {
+    sizes[d] = parameter.size(d);
+    strides[d] = count;
+    count *= sizes[d];
+  }
+  const Tensor dense = empty_strided(parameter.dim(), sizes.data(), strides.data(),
+                                     aoti_torch_dtype_float32(), parameter);
+  std::copy_n(values, count, static_cast<float*>(dense.mutable_data_ptr()));
+  if (parameter.scalar_type() == dense.scalar_type()) return dense;
+  return torch::stable::to(dense, parameter.scalar_type());
+}
+
+Tensors gradients_of(const Tensors& layer, const std::vector<float>& weight,
+                     const std::vector<float>& bias) {
+  Tensors gradients;
+  if (!layer.empty()) gradients.push_back(gradient_of(layer[0], weight.data()));
+  if (layer.size() > 1) gradients.push_back(gradient_of(layer[1], bias.data()));
+  return gradients;
+}
+
+// Of each kernel, from that of their sum.
+Tensors split(const Tensors& spatial, const std::vector<float>& sum, int64_t pools, int64_t size) {
+  Tensors gradients;
+  for (const Tensor& kernel : spatial) {
+    const int64_t k = kernel.size(2), margin = (size - k) / 2;
+    std::vector<float> values(pools * k * k);
+    for (int64_t i = 0; i < pools * k * k; ++i) {
+      const int64_t pool = i / (k * k), row = i / k % k;
+      values[i] = sum[(pool * size + margin + row) * size + margin + i % k];
+    }
+    gradients.push_back(gradient_of(kernel, values.data()));
+  }
+  return gradients;
+}
+
+Kinds backward(const Tensor& grad, const Tensor& x, const Tensors& reduce, const Tensors& expand,
+               const Tensors& spatial, bool mean, bool max, const std::vector<bool>& wanted) {
+  static const AttentionGradientPasses* const of_dtypes =
+      LMWP_BEST_KERNEL(channel_spatial_attention_backward);
+  Tensors keep;
+  AttentionProblem p = problem_of(x, reduce, expand, spatial, mean, max, keep);
+  bool fits = grad.dim() == 4 && grad.is_cpu() && grad.scalar_type() == x.scalar_type();
+  for (int d = 0; d < 4; ++d) fits = fits && grad.size(d) == x.size(d);
+  STD_TORCH_CHECK(fits && wanted.size() == 4, kOp, ": expected a gradient like x, and 4 flags");
+  const AttentionGradientPasses& passes = of_dtypes[static_cast<int>(p.dtype)];
+  const int64_t pools = mean + max;
+  const std::vector<float> kernel = joined(spatial, pools, p.size, x);
+  const Tensor dense = planar(x), dense_grad = planar(grad);
+  p.kernel = kernel.data();
+  p.x = feature(dense);
+  p.grad = feature(dense_grad);
+  Tensors grad_x;
+  if (wanted[0]) {
+    grad_x.push_back(empty_output(dense, p.channels, p.rows, p.columns));
+    p.out = feature(grad_x[0]);
+  }
+  std::vector<float> records(p.batch * passes.record_floats(p));
+  std::vector<float> grad_reduce(p.hidden * p.channels), grad_reduce_bias(p.hidden);
+  std::vector<float> grad_expand(p.channels * p.hidden), grad_expand_bias(p.channels);
+  std::vector<float> grad_kernel(kernel.size());
+  p.records = records.data();
+  p.grad_reduce = grad_reduce.data();
+  p.grad_reduce_bias = grad_reduce_bias.data();
+  p.grad_expand = grad_expand.data();
+  p.grad_expand_bias = grad_expand_bias.data();
+  p.grad_kernel = grad_kernel.data();
+  run(passes.images, p);
+  passes.combine(p);
+  Kinds kinds;
+  if (wanted[0]) std::get<0>(kinds) = {with_layout_of(x, grad_x[0])};
+  if (wanted[1]) std::get<1>(kinds) = gradients_of(reduce, grad_reduce, grad_reduce_bias);
+  if (wanted[2]) std::get<2>(kinds) = gradients_of(expand, grad_expand, grad_expand_bias);
+  if (wanted[3]) std::get<3>(kinds) = split(spatial, grad_kernel, pools, p.size);
+  return kinds;
+}
+
 }  // namespace
 }  // namespace lmwp
 
 STABLE_TORCH_LIBRARY_IMPL(lmwp_ops, CPU, m) {
   m.impl("channel_spatial_attention_cpp", TORCH_BOX(&lmwp::forward));
+  m.impl("channel_spatial_attention_backward_cpp", TORCH_BOX(&lmwp::backward));
 }

@@ -53,14 +53,6 @@ static inline Vec only_new(Vec v, int64_t lanes, Vec other = Vec{}) {
   return (Vec)(((VecBits)v & mask) | ((VecBits)other & ~mask));
 }
 
-// Sums of `count` vectors kept apart.
-template <int count>
-static inline Vec sum_of(const Vec* v) {
-  Vec sum = v[0];
-  for (int i = 1; i < count; ++i) sum += v[i];
-  return sum;
-}
-
 static inline float sum_of_lanes(Vec v) {
   for (int n = kLanes; n > 1; n /= 2) v = even_lanes(v, v) + odd_lanes(v, v);
   return v[0];

@@ -28,4 +28,7 @@ static inline Vec sigmoid(Vec z) {
   return 1.0f / (1.0f + power * exponential);
 }
 
+// Its derivative; exact to a few roundings where 1 - sigmoid(z) is not.
+static inline Vec sigmoid_slope(Vec z) { return sigmoid(z) * sigmoid(-z); }
+
 }  // namespace lmwp::LMWP_ISA

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lmwp_ops import _dispatch
@@ -25,6 +26,7 @@ define(OP, _FORWARD)
 define(f"{OP}_backward", _BACKWARD)
 # Implemented by the compiled library _C.
 define(f"{OP}_cpp", _FORWARD)
+define(f"{OP}_backward_cpp", _BACKWARD)
 
 
 def channel_spatial_attention(
@@ -115,5 +117,5 @@ register_gradient(
     check=check_backward,
     fake=_fake_backward,
     reference=reference.backward,
-    compiled={},
+    compiled={"cpp": torch.ops.lmwp_ops.channel_spatial_attention_backward_cpp.default},
 )
