@@ -12,7 +12,7 @@ using torch::stable::Tensor;
 using Kinds = std::tuple<Tensors, Tensors, Tensors, Tensors>;
 
 constexpr const char* kOp = "channel_spatial_attention_cpp";
-constexpr int64_t kGrainElements = 16384;  // that are worth a thread
+constexpr int64_t kGrainElements = 32768;  // that are worth a thread
 
 float* scratch_of_thread(int64_t floats) {
   thread_local std::vector<float> memory;
