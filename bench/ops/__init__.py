@@ -3,6 +3,7 @@
 from typing import Any
 
 from lmwp_bench.ops.bn_prelu_gap import BN_PRELU_GAP
+from lmwp_bench.ops.channel_spatial_attention import CHANNEL_SPATIAL_ATTENTION
 from lmwp_bench.ops.depthwise_scales import DEPTHWISE_SCALES
 from lmwp_bench.ops.dilated_bank import DILATED_BANK
 from lmwp_bench.ops.goctconv2d import GOCTCONV2D
@@ -10,7 +11,11 @@ from lmwp_bench.ops.il_block import IL_BLOCK
 from lmwp_bench.ops.spec import OpSpec
 
 OPS: dict[str, OpSpec[Any]] = {
-    spec.name: spec for spec in (DEPTHWISE_SCALES, GOCTCONV2D, IL_BLOCK, DILATED_BANK, BN_PRELU_GAP)
+    spec.name: spec
+    for spec in (
+        *(DEPTHWISE_SCALES, GOCTCONV2D, IL_BLOCK, DILATED_BANK),
+        *(BN_PRELU_GAP, CHANNEL_SPATIAL_ATTENTION),
+    )
 }
 
 __all__ = ["OPS", "OpSpec"]

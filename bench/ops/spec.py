@@ -65,6 +65,7 @@ class OpSpec(Generic[Shape]):
         framework: the same in the operations a framework offers: convolution, batch norm, PReLU.
         cost: of one image.
         differentiable: whether there is a backward pass to measure.
+        epilogue: whether every output has a scale, a shift and a slope.
     """
 
     name: str
@@ -76,6 +77,7 @@ class OpSpec(Generic[Shape]):
     framework: Callable[[Shape, Inputs], list[Tensor]]
     cost: Callable[[Shape], Cost]
     differentiable: bool = True
+    epilogue: bool = True
 
     def inputs(
         self, shape: Shape, batch: int, dtype: torch.dtype, device: torch.device, seed: int
@@ -83,7 +85,7 @@ class OpSpec(Generic[Shape]):
         """Normal inputs and weights that keep the outputs near one."""
         generator = torch.Generator().manual_seed(seed)
         draw = partial(torch.randn, generator=generator)
-        widths = self.outputs(shape)
+        widths = self.outputs(shape) if self.epilogue else []
         inputs = Inputs(
             xs=[draw(batch, *size) for size in self.sizes(shape)],
             weights=[draw(w) / math.sqrt(math.prod(w[1:])) for w in self.weights(shape)],

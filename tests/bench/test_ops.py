@@ -24,6 +24,7 @@ SMALL = {
     "il_block": "odd 7",
     "dilated_bank": "odd 33",
     "bn_prelu_gap": "odd 7x7x7",
+    "channel_spatial_attention": "odd 7x7x7",
 }
 EVERY_SHAPE = [(name, shape) for name, spec in OPS.items() for shape in spec.shapes]
 

@@ -35,6 +35,10 @@ def processor_flags() -> set[str]:
 
 KERNELS = {
     "bn_prelu_gap": ("bn_prelu_gap",),
+    "channel_spatial_attention": (
+        "channel_spatial_attention",
+        "channel_spatial_attention_backward",
+    ),
     "depthwise_scales": ("depthwise_scales", "depthwise_scales_weight"),
     "multiscale_conv": ("multiscale_conv", "multiscale_weight"),
 }

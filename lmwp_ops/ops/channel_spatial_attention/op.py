@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lmwp_ops import _dispatch
@@ -17,11 +18,15 @@ Layer = Tensor | tuple[Tensor, Tensor] | None
 """A linear layer: its weight [out, in], alone or with its bias [out]."""
 
 _ARGUMENTS = "Tensor x, Tensor[] reduce, Tensor[] expand, Tensor[] spatial, bool mean, bool max"
-define(OP, f"({_ARGUMENTS}) -> Tensor")
-define(
-    f"{OP}_backward",
-    f"(Tensor grad, {_ARGUMENTS}, bool[4] wanted) -> (Tensor[], Tensor[], Tensor[], Tensor[])",
+_FORWARD = f"({_ARGUMENTS}) -> Tensor"
+_BACKWARD = (
+    f"(Tensor grad, {_ARGUMENTS}, bool[4] wanted) -> (Tensor[], Tensor[], Tensor[], Tensor[])"
 )
+define(OP, _FORWARD)
+define(f"{OP}_backward", _BACKWARD)
+# Implemented by the compiled library _C.
+define(f"{OP}_cpp", _FORWARD)
+define(f"{OP}_backward_cpp", _BACKWARD)
 
 
 def channel_spatial_attention(
@@ -103,7 +108,7 @@ register(
     check=check,
     fake=_fake_forward,
     reference=reference.forward,
-    compiled=(),
+    compiled=("cpp",),
     bind=_bind,
     example=example,
 )
@@ -112,5 +117,5 @@ register_gradient(
     check=check_backward,
     fake=_fake_backward,
     reference=reference.backward,
-    compiled={},
+    compiled={"cpp": torch.ops.lmwp_ops.channel_spatial_attention_backward_cpp.default},
 )
