@@ -18,6 +18,7 @@ _ARGUMENTS = (
     "int[] octaves, int[] dilations"
 )
 define(OP, f"({_ARGUMENTS}) -> Tensor")
+define(f"{OP}_cpp", f"({_ARGUMENTS}) -> Tensor")
 define(
     f"{OP}_backward",
     f"(Tensor grad, {_ARGUMENTS}, bool[5] wanted) "
@@ -86,7 +87,7 @@ register(
     check=check,
     fake=_fake_forward,
     reference=reference.forward,
-    compiled=(),
+    compiled=("cpp",),
     bind=_bind,
     example=example,
 )

@@ -17,6 +17,7 @@ from lmwp_ops.ops.multiscale_norm_mix.example import example, example_of_backwar
 _TENSORS = "Tensor u, Tensor weights, Tensor mix, Tensor gamma, Tensor beta"
 _SETTINGS = "int[] octaves, int[] dilations, float eps"
 define(OP, f"({_TENSORS}, {_SETTINGS}) -> (Tensor, Tensor, Tensor, Tensor)")
+define(f"{OP}_cpp", f"({_TENSORS}, {_SETTINGS}) -> (Tensor, Tensor, Tensor, Tensor)")
 define(
     f"{OP}_backward",
     f"(Tensor grad, {_TENSORS}, Tensor batch_mean, Tensor batch_var, {_SETTINGS}, bool[5] wanted) "
@@ -101,7 +102,7 @@ register(
     check=check,
     fake=_fake_forward,
     reference=reference.forward,
-    compiled=(),
+    compiled=("cpp",),
     bind=_bind,
     example=example,
 )
