@@ -251,4 +251,31 @@ static inline int64_t share_entry(const MixProblem& p, int64_t image, int64_t k,
   return (image * p.branches + k) * p.channels + channel;
 }
 
+static inline float share_of(const MixProblem& p, int64_t image, int64_t k, int64_t channel) {
+  return p.mix[share_entry(p, image, k, channel)];
+}
+
+// Calls body(first row, rows) for the bands of a map.
+template <typename Body>
+static inline void for_each_band(const Map& map, Body&& body) {
+  for (int64_t first = 0; first < map.rows; first += kBand) {
+    body(first, min(kBand, map.rows - first));
+  }
+}
+
+// Brings a plane of u into maps[0] and pools it up to the octave `highest`.
+template <typename T>
+static inline void read_pooled(const MixProblem& p, int64_t image, int64_t channel, int64_t highest,
+                               const Map* maps) {
+  read_plane<T>(p, p.u, image, channel, maps[0]);
+  for (int64_t octave = 1; octave <= highest; ++octave) halve(maps[octave - 1], maps[octave]);
+  for (int64_t octave = 1; octave <= highest; ++octave) correct_last(p, octave, maps[octave]);
+}
+
+static inline double lane_total(VecDouble v) {
+  double total = 0;
+  for (int lane = 0; lane < kLanes / 2; ++lane) total += v[lane];
+  return total;
+}
+
 }  // namespace lmwp::LMWP_ISA

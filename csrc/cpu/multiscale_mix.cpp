@@ -42,9 +42,7 @@ Moments moments_of(const float* rows, int64_t count, int64_t stride, int64_t col
       }
       sum += low_doubles(of_row) + high_doubles(of_row);
     }
-    double whole = 0;
-    for (int lane = 0; lane < kLanes / 2; ++lane) whole += sum[lane];
-    return whole;
+    return lane_total(sum);
   };
   const double elements = static_cast<double>(count * columns);
   // A float near the mean will do as centre: what it lacks is put right.
@@ -86,7 +84,7 @@ class Mixer {
   void use_norm(int64_t channel) {
     for (int64_t k = 0; k < p_.branches; ++k) moments_[k] = {};
     for (int64_t image = 0; image < p_.batch; ++image) {
-      pool(image, channel, geometry_.top());
+      read_pooled<T>(p_, image, channel, geometry_.top(), maps_);
       for (int64_t k = 0; k < p_.branches; ++k) {
         const Moments of_plane = measure(k, channel);
         image_means_[image * p_.branches + k] = of_plane.mean;
@@ -114,16 +112,16 @@ class Mixer {
     bool live[kOctaves] = {};
     int64_t highest = -1;
     for (int64_t k = 0; k < p_.branches; ++k) {
-      if (share(image, k, channel) == 0) continue;
+      if (share_of(p_, image, k, channel) == 0) continue;
       live[p_.octaves[k]] = true;
       highest = max(highest, p_.octaves[k]);
     }
-    if (highest >= 0) pool(image, channel, highest);
+    if (highest >= 0) read_pooled<T>(p_, image, channel, highest, maps_);
     for (int64_t octave = 1; octave <= highest; ++octave) {
       if (live[octave]) widen(image, channel, octave);
     }
     T* const out = plane_of<T>(p_.out, image, channel);
-    for_each_band(0, [&](int64_t first, int64_t valid) {
+    for_each_band(maps_[0], [&](int64_t first, int64_t valid) {
       sum_branches(image, channel, 0, first, valid);
       for (int64_t octave = 1; octave <= highest; ++octave) {
         if (live[octave]) add_octave(octave, first, valid);
@@ -137,23 +135,6 @@ class Mixer {
  private:
   Resizer resizer(int64_t octave) const { return {p_, geometry_, octave, tables_[octave]}; }
   float* band_row(int64_t r) const { return band_ + r * geometry_.wide_stride(); }
-  float share(int64_t image, int64_t k, int64_t channel) const {
-    return p_.mix[share_entry(p_, image, k, channel)];
-  }
-
-  // Calls body(first row, rows) for the bands of an octave.
-  template <typename Body>
-  void for_each_band(int64_t octave, Body&& body) const {
-    const int64_t rows = maps_[octave].rows;
-    for (int64_t first = 0; first < rows; first += kBand) body(first, min(kBand, rows - first));
-  }
-
-  // Brings a plane in and pools it up to the octave `highest`.
-  void pool(int64_t image, int64_t channel, int64_t highest) const {
-    read_plane<T>(p_, p_.u, image, channel, maps_[0]);
-    for (int64_t octave = 1; octave <= highest; ++octave) halve(maps_[octave - 1], maps_[octave]);
-    for (int64_t octave = 1; octave <= highest; ++octave) correct_last(p_, octave, maps_[octave]);
-  }
 
   void convolve(int64_t k, const float* taps, int64_t first, int64_t valid) const {
     add_convolution(maps_[p_.octaves[k]], first, valid, p_.dilations[k], taps, band_,
@@ -164,7 +145,7 @@ class Mixer {
   Moments measure(int64_t k, int64_t channel) const {
     const int64_t columns = maps_[p_.octaves[k]].columns, stride = geometry_.wide_stride();
     Moments whole;
-    for_each_band(p_.octaves[k], [&](int64_t first, int64_t valid) {
+    for_each_band(maps_[p_.octaves[k]], [&](int64_t first, int64_t valid) {
       fill_rows(band_, valid, stride, columns, 0);
       convolve(k, p_.weights + entry(p_, k, channel) * kTaps, first, valid);
       whole.merge(moments_of(band_, valid, stride, columns));
@@ -177,7 +158,7 @@ class Mixer {
                     int64_t valid) const {
     const auto for_each_live = [&](auto&& body) {
       for (int64_t k = 0; k < p_.branches; ++k) {
-        const float weight = share(image, k, channel);
+        const float weight = share_of(p_, image, k, channel);
         if (p_.octaves[k] == octave && weight != 0) body(k, weight);
       }
     };
@@ -195,7 +176,7 @@ class Mixer {
   // The weighted sum of the branches of an octave in rows of full width.
   void widen(int64_t image, int64_t channel, int64_t octave) const {
     const Resizer to_width = resizer(octave);
-    for_each_band(octave, [&](int64_t first, int64_t valid) {
+    for_each_band(maps_[octave], [&](int64_t first, int64_t valid) {
       sum_branches(image, channel, octave, first, valid);
       for (int64_t r = 0; r < valid; ++r) {
         to_width.columns(band_row(r), wide_row(octave, first + r));

@@ -28,12 +28,10 @@ struct MixProblem {
   const float* scale;  // with a norm its gamma, and shift its beta
   const float* shift;
   double eps;         // with a norm only, as the statistics
-  float* batch_mean;  // written forward, read backward
+  float* batch_mean;  // written forward, read backward; null without a norm
   float* batch_var;
-  float* means;         // [batch, branches, channels]; forward only
-  float* grad_mix;      // like mix, null where not wanted
-  float* grad_weights;  // null where not wanted
-  float *grad_scale, *grad_shift;
+  float* means;  // [batch, branches, channels]; forward only
+  float *grad_weights, *grad_mix, *grad_scale, *grad_shift;  // null where not wanted
 };
 
 // A problem is cut into independent tasks; a thread runs ranges of them with scratch of its own.
@@ -44,10 +42,11 @@ struct MixKernel {
   void (*run)(const MixProblem& problem, int64_t begin, int64_t end, float* scratch);
 };
 
-#define LMWP_DECLARE_MIX(isa)             \
-  namespace isa {                         \
-  MixKernel multiscale_mix_kernel();      \
-  MixKernel multiscale_norm_mix_kernel(); \
+#define LMWP_DECLARE_MIX(isa)                               \
+  namespace isa {                                           \
+  MixKernel multiscale_mix_kernel();                        \
+  MixKernel multiscale_mix_backward_kernel(); /* of both */ \
+  MixKernel multiscale_norm_mix_kernel();                   \
   }
 LMWP_DECLARE_MIX(generic)
 LMWP_DECLARE_MIX(sse42)

@@ -26,7 +26,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 op = torch.ops.lmwp_ops.multiscale_mix_cpp.default
+op_backward = torch.ops.lmwp_ops.multiscale_mix_backward_cpp.default
 norm_op = torch.ops.lmwp_ops.multiscale_norm_mix_cpp.default
+norm_op_backward = torch.ops.lmwp_ops.multiscale_norm_mix_backward_cpp.default
 
 LMWPNET = ((0, 1), (0, 2), (1, 1), (2, 1))
 BRANCHES = (
@@ -39,6 +41,7 @@ CHANNELS = (1, 3, 16, 33)
 SIZES = ((1, 1), (7, 7), (11, 11), (15, 17), (21, 21), (42, 42), (84, 84), (2, 40), (33, 1))
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 EPS = 1e-5
+ALL = [True] * 5
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,21 @@ def double(args: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(a.double() if isinstance(a, Tensor) else a for a in args)
 
 
+def draw_gradient(args: tuple[Any, ...]) -> Tensor:
+    """Of the result, and of another layout than it where that is channels_last."""
+    return torch.randn(args[0].shape).to(args[0].dtype)
+
+
+def flat(kinds: tuple[list[Tensor], ...]) -> list[Tensor]:
+    return [t for kind in kinds for t in kind]
+
+
+def with_statistics(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Arguments of the backward of `multiscale_norm_mix` but for the gradient and the mask."""
+    _, _, mean, var = norm_reference.forward(*args, EPS)
+    return *args[:5], mean, var, *args[5:], EPS
+
+
 def has_statistics(case: Case) -> bool:
     """Whether the variance of no branch comes from a handful of values."""
     window = 2 ** max(octave for octave, _ in case.branches)
@@ -102,6 +120,42 @@ def test_norm_mix_is_as_exact_as_the_reference(case: Case) -> None:
     found, plain = norm_op(*args), norm_reference.forward(*args)
     assert found[0].stride() == plain[0].stride()
     assert_as_exact(found, plain, norm_reference.forward(*double(args)), roundings=4)
+
+
+@pytest.mark.parametrize("case", grid(), ids=str)
+def test_gradients_of_mix_are_as_exact_as_the_reference(case: Case) -> None:
+    args = draw(case)
+    grad = draw_gradient(args)
+    found, plain = op_backward(grad, *args, ALL), reference.backward(grad, *args, ALL)
+    assert found[0][0].stride() == plain[0][0].stride()
+    truth = reference.backward(grad.double(), *double(args), ALL)
+    assert_as_exact(flat(found), flat(plain), flat(truth), roundings=16)
+
+
+@pytest.mark.parametrize("case", list(filter(has_statistics, grid())), ids=str)
+def test_gradients_of_norm_mix_are_as_exact_as_the_reference(case: Case) -> None:
+    args = draw(case)
+    grad = draw_gradient(args)
+    found = norm_op_backward(grad, *with_statistics(args), ALL)
+    plain = norm_reference.backward(grad, *with_statistics(args), ALL)
+    truth = norm_reference.backward(grad.double(), *with_statistics(double(args)), ALL)
+    assert_as_exact(flat(found), flat(plain), flat(truth), roundings=16)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_is_skipped_adds_nothing_to_gradients(value: float) -> None:
+    args = draw(Case(2, 3, (15, 17)))
+    grad, wanted = draw_gradient(args), [True, True, False, True, True]
+    args[2][:, :, 1] = 0
+    args[2][:, 2] = 0
+    expected = op_backward(grad, *args, wanted)
+    args[0][:, 1] = value
+    grad[:, 1] = value
+    for parameter in (args[1], args[3], args[4]):
+        parameter[2] = value
+    found = op_backward(grad, *args, wanted)
+    assert all(torch.equal(a, b) for a, b in zip(flat(found), flat(expected), strict=True))
+    assert not found[0][0][:, 1].any()
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
@@ -139,12 +193,22 @@ def test_empty_batch() -> None:
     assert means.shape == (0, 4, 3)
     assert not mean.any()
     assert not var.any()
+    grad, statistics = torch.empty(0, 3, 7, 7), (mean, var)
+    for kinds in (
+        op_backward(grad, *args, ALL),
+        norm_op_backward(grad, *args[:5], *statistics, *args[5:], EPS, ALL),
+    ):
+        assert [t.shape for t in flat(kinds)] == [t.shape for t in args[:5]]
+        assert not any(t.any() for t in flat(kinds))
 
 
 def test_threads_do_not_matter() -> None:
     args = draw(Case(3, 33, (42, 42)))
     assert_same_for_any_threads(lambda: [op(*args)])
     assert_same_for_any_threads(lambda: norm_op(*args, EPS))
+    grad, norm_args = draw_gradient(args), with_statistics(args)
+    assert_same_for_any_threads(lambda: flat(op_backward(grad, *args, ALL)))
+    assert_same_for_any_threads(lambda: flat(norm_op_backward(grad, *norm_args, ALL)))
 
 
 def worst_errors() -> list[float]:
@@ -157,6 +221,16 @@ def worst_errors() -> list[float]:
         norm_args = (*args, EPS)
         truth = norm_reference.forward(*double(norm_args))
         errors += errors_in_roundings(norm_op(*norm_args), truth)
+        grad = draw_gradient(args)
+        gradients = flat(reference.backward(grad.double(), *double(args), ALL))
+        errors += errors_in_roundings(flat(op_backward(grad, *args, ALL)), gradients)
+        gradients = flat(
+            norm_reference.backward(grad.double(), *with_statistics(double(args)), ALL)
+        )
+        found = flat(norm_op_backward(grad, *with_statistics(args), ALL))
+        # Of dw little is left where a norm has few values.
+        for i in (0, 2, 3, 4):
+            errors += errors_in_roundings([found[i]], [gradients[i]])
     return errors
 
 
@@ -164,7 +238,7 @@ def worst_errors() -> list[float]:
 def test_every_instruction_set(capability: str) -> None:
     module = "multiscale_mix.test_multiscale_mix_kernels"
     errors = run_under(capability, module, "worst_errors")
-    assert len(errors) >= 5 * sum(map(has_statistics, grid()))
+    assert len(errors) >= 14 * sum(map(has_statistics, grid()))
     assert max(errors) < 16
 
 
@@ -189,3 +263,9 @@ def test_refuses_what_would_read_out_of_bounds() -> None:
             norm_op(*wrong, EPS)
     with pytest.raises(RuntimeError):
         norm_op(u, weights, mix, scale, shift, octaves, dilations, 0.0)
+    args = (u, weights, mix, scale, shift, octaves, dilations)
+    for grad, wanted in ((u[:1], ALL), (u.half(), ALL), (u[0], ALL), (u, ALL[:4])):
+        with pytest.raises(RuntimeError):
+            op_backward(grad, *args, wanted)
+    with pytest.raises(RuntimeError):
+        norm_op_backward(u, *args[:5], scale[1:], scale, *args[5:], EPS, ALL)
