@@ -37,6 +37,7 @@ KERNELS = {
     "bn_prelu_gap": ("bn_prelu_gap",),
     "depthwise_scales": ("depthwise_scales", "depthwise_scales_weight"),
     "multiscale_conv": ("multiscale_conv", "multiscale_weight"),
+    "multiscale_mix": ("multiscale_mix", "multiscale_mix_backward"),
 }
 
 
