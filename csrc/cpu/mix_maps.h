@@ -196,7 +196,7 @@ static inline void add_taps(const float* const* rows, int64_t reach, const float
 // or one(row) where rows are too far apart.
 template <typename Four, typename One>
 static inline void for_each_group(int64_t valid, int64_t step, Four&& four, One&& one) {
-  if (4 * step > kBand) {
+  if (kBand % (4 * step) != 0) {
     for (int64_t i = 0; i < valid; ++i) one(i);
     return;
   }
