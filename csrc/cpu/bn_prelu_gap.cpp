@@ -8,6 +8,7 @@
 #include "common/epilogue.h"
 #include "cpu/denormals.h"
 #include "cpu/lane_sums.h"
+#include "cpu/moments.h"
 #include "cpu/rows.h"
 
 namespace lmwp::LMWP_ISA {
@@ -126,21 +127,6 @@ void walk(const NormProblem& p, int64_t unit, Pass pass) {
     pass.end(image, 0, c, 1);
   }
 }
-
-// Count, mean and sum of squared distances from it.
-struct Moments {
-  double count = 0, mean = 0, squares = 0;
-
-  // Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample
-  // variances", 1979.
-  void merge(const Moments& other) {
-    if (other.count == 0) return;
-    const double total = count + other.count, distance = other.mean - mean;
-    squares += other.squares + distance * distance * (count * other.count / total);
-    mean += distance * (other.count / total);
-    count = total;
-  }
-};
 
 // Moments of x, of its distances from its first elements so that large means cancel nothing.
 template <typename T, bool interleaved>

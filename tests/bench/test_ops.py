@@ -25,6 +25,8 @@ SMALL = {
     "dilated_bank": "odd 33",
     "bn_prelu_gap": "odd 7x7x7",
     "channel_spatial_attention": "odd 7x7x7",
+    "multiscale_mix": "odd 7x13x13",
+    "multiscale_norm_mix": "odd 7x13x13",
 }
 EVERY_SHAPE = [(name, shape) for name, spec in OPS.items() for shape in spec.shapes]
 

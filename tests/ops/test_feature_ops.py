@@ -169,7 +169,8 @@ def test_compiled_step_is_one_graph_with_the_eager_values(which: FeatureOp, back
 
     compiled = torch.compile(function, fullgraph=True, backend=backend)
     steps = [torch.autograd.grad(f(*args), list(tensors(args))) for f in (function, compiled)]
-    torch.testing.assert_close(*steps)
+    # Little is left of the gradient of a weight before a batch norm over four values.
+    torch.testing.assert_close(*steps, rtol=1e-4, atol=1e-4)
 
 
 @each_op

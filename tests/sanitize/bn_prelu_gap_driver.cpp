@@ -7,11 +7,11 @@
 #include <cstdio>
 #include <cstring>
 #include <memory>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "cpu/bn_prelu_gap.h"
+#include "elements.h"
 
 namespace {
 
@@ -27,52 +27,6 @@ struct Settings {
   Dtype dtype;
   bool interleaved, prelu;
 };
-
-std::mt19937 random_bits(0);
-
-// Values with few mantissa bits, so that every dtype holds them exactly.
-double coarse() {
-  return std::round(std::uniform_real_distribution<double>(-64, 64)(random_bits)) / 32;
-}
-
-size_t size_of(Dtype dtype) { return dtype == Dtype::float32 ? 4 : 2; }
-
-void put(char* data, int64_t i, double value, Dtype dtype) {
-  const float f = static_cast<float>(value);
-  uint32_t bits;
-  std::memcpy(&bits, &f, 4);
-  if (dtype == Dtype::float32) {
-    std::memcpy(data + 4 * i, &f, 4);
-    return;
-  }
-  uint16_t half = static_cast<uint16_t>(bits >> 16);  // bfloat16
-  if (dtype == Dtype::float16) {
-    const uint32_t magnitude = bits & 0x7fffffff;
-    half = static_cast<uint16_t>((bits >> 16) & 0x8000);
-    if (magnitude != 0) half |= static_cast<uint16_t>((magnitude - (112u << 23)) >> 13);
-  }
-  std::memcpy(data + 2 * i, &half, 2);
-}
-
-double get(const char* data, int64_t i, Dtype dtype) {
-  float f;
-  if (dtype == Dtype::float32) {
-    std::memcpy(&f, data + 4 * i, 4);
-    return f;
-  }
-  uint16_t half;
-  std::memcpy(&half, data + 2 * i, 2);
-  if (dtype == Dtype::bfloat16) {
-    const uint32_t bits = static_cast<uint32_t>(half) << 16;
-    std::memcpy(&f, &bits, 4);
-    return f;
-  }
-  const int exponent = half >> 10 & 31, mantissa = half & 1023;
-  const double magnitude = exponent == 0    ? std::ldexp(mantissa, -24)
-                           : exponent == 31 ? (mantissa ? NAN : INFINITY)
-                                            : std::ldexp(1024 + mantissa, exponent - 25);
-  return half & 0x8000 ? -magnitude : magnitude;
-}
 
 // A feature in a block of its own.
 class Feature {

@@ -41,6 +41,7 @@ KERNELS = {
     ),
     "depthwise_scales": ("depthwise_scales", "depthwise_scales_weight"),
     "multiscale_conv": ("multiscale_conv", "multiscale_weight"),
+    "multiscale_mix": ("multiscale_mix", "multiscale_mix_backward"),
 }
 
 

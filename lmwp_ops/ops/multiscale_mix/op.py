@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lmwp_ops import _dispatch
@@ -18,11 +19,14 @@ _ARGUMENTS = (
     "int[] octaves, int[] dilations"
 )
 define(OP, f"({_ARGUMENTS}) -> Tensor")
-define(
-    f"{OP}_backward",
+_BACKWARD = (
     f"(Tensor grad, {_ARGUMENTS}, bool[5] wanted) "
-    "-> (Tensor[], Tensor[], Tensor[], Tensor[], Tensor[])",
+    "-> (Tensor[], Tensor[], Tensor[], Tensor[], Tensor[])"
 )
+define(f"{OP}_backward", _BACKWARD)
+# Implemented by the compiled library _C.
+define(f"{OP}_cpp", f"({_ARGUMENTS}) -> Tensor")
+define(f"{OP}_backward_cpp", _BACKWARD)
 
 
 def multiscale_mix(
@@ -86,7 +90,7 @@ register(
     check=check,
     fake=_fake_forward,
     reference=reference.forward,
-    compiled=(),
+    compiled=("cpp",),
     bind=_bind,
     example=example,
 )
@@ -95,5 +99,5 @@ register_gradient(
     check=check_backward,
     fake=_fake_backward,
     reference=reference.backward,
-    compiled={},
+    compiled={"cpp": torch.ops.lmwp_ops.multiscale_mix_backward_cpp.default},
 )

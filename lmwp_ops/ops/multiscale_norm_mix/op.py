@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lmwp_ops import _dispatch
@@ -16,12 +17,16 @@ from lmwp_ops.ops.multiscale_norm_mix.example import example, example_of_backwar
 
 _TENSORS = "Tensor u, Tensor weights, Tensor mix, Tensor gamma, Tensor beta"
 _SETTINGS = "int[] octaves, int[] dilations, float eps"
-define(OP, f"({_TENSORS}, {_SETTINGS}) -> (Tensor, Tensor, Tensor, Tensor)")
-define(
-    f"{OP}_backward",
+_FORWARD = f"({_TENSORS}, {_SETTINGS}) -> (Tensor, Tensor, Tensor, Tensor)"
+_BACKWARD = (
     f"(Tensor grad, {_TENSORS}, Tensor batch_mean, Tensor batch_var, {_SETTINGS}, bool[5] wanted) "
-    "-> (Tensor[], Tensor[], Tensor[], Tensor[], Tensor[])",
+    "-> (Tensor[], Tensor[], Tensor[], Tensor[], Tensor[])"
 )
+define(OP, _FORWARD)
+define(f"{OP}_backward", _BACKWARD)
+# Implemented by the compiled library _C.
+define(f"{OP}_cpp", _FORWARD)
+define(f"{OP}_backward_cpp", _BACKWARD)
 
 
 def multiscale_norm_mix(
@@ -101,7 +106,7 @@ register(
     check=check,
     fake=_fake_forward,
     reference=reference.forward,
-    compiled=(),
+    compiled=("cpp",),
     bind=_bind,
     example=example,
 )
@@ -110,7 +115,7 @@ register_gradient(
     check=check_backward,
     fake=_fake_backward,
     reference=reference.backward,
-    compiled={},
+    compiled={"cpp": torch.ops.lmwp_ops.multiscale_norm_mix_backward_cpp.default},
     kept_outputs=2,
     example=example_of_backward,
 )

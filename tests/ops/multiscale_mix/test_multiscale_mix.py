@@ -312,5 +312,6 @@ def test_module_names_and_text() -> None:
 
 
 def test_is_explained() -> None:
-    explanation = lmwp_ops.explain("multiscale_mix", U, W, torch.ones(2, 1, 3), [(0, 1)], (T, T))
+    u, weights, mix, one = (t.double() for t in (U, W, torch.ones(2, 1, 3), T))
+    explanation = lmwp_ops.explain("multiscale_mix", u, weights, mix, [(0, 1)], (one, one))
     assert explanation.backend == "reference"
