@@ -56,7 +56,7 @@ class Geometry {
     return {first, zeros, rows(octave), columns(octave), stride(octave)};
   }
 
-  // Rows of full width, with room for a column on the left and two vectors on the right.
+  // Rows of full width, with the room that a ColumnResizer needs.
   int64_t wide_stride() const { return align(p_.columns + 1) + kSlack; }
   int64_t wide_floats(int64_t rows) const { return kAlign + rows * wide_stride(); }
   float* take_wide(Arena& arena, int64_t rows) const {
@@ -64,7 +64,7 @@ class Geometry {
   }
 
  private:
-  static constexpr int64_t kSlack = 3 * kAlign;  // that whole vectors may read beyond a row
+  static constexpr int64_t kSlack = 5 * kAlign;  // beyond a row, for whole vectors
 
   int64_t reach(int64_t octave) const { return min(widest_, columns(octave)); }
 

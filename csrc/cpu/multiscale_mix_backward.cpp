@@ -196,9 +196,9 @@ class Differentiator {
     for (int64_t r = 0; r < small.rows; ++r) clear(wide_row(r), geometry_.wide_stride());
     for (int64_t r = 0; r < p_.rows; ++r) {
       const float* const row = grad_[0].own(r);
-      const float fraction = from_full.fraction(r);
-      add_row(row, 1 - fraction, p_.columns, wide_row(from_full.low(r)));
-      add_row(row, fraction, p_.columns, wide_row(from_full.next(r)));
+      const float of_next = from_full.fraction(r), of_low = 1 - of_next;
+      sum_rows<1>(&row, &of_low, p_.columns, true, wide_row(from_full.low(r)));
+      sum_rows<1>(&row, &of_next, p_.columns, true, wide_row(from_full.next(r)));
     }
     for (int64_t r = 0; r < small.rows; ++r) {
       from_full.columns.adjoint(wide_row(r), small.own(r));
