@@ -32,14 +32,15 @@ void run(const NormPasses& passes, NormProblem& p, bool applies) {
   const int64_t units = passes.units(p);
   const int64_t elements = p.batch * p.channels * p.rows * p.columns;
   if (!p.interleaved && p.channels >= torch::stable::get_num_threads()) {
-    // Both passes over a channel in turn, so that the second finds it in cache.
+    // Both passes over a channel in turn, the second backwards, so that it begins with what the
+    // first has left in cache.
     const int64_t grain = kGrainElements * p.channels / (elements + 1) + 1;
     torch::stable::parallel_for(0, p.channels, grain, [&](int64_t begin, int64_t end) {
       for (int64_t c = begin; c < end; ++c) {
         const int64_t first = c * p.batch;
         passes.reduce(p, first, first + p.batch);
         passes.combine(p, c, c + 1);
-        if (applies) passes.apply(p, first, first + p.batch);
+        for (int64_t i = first + p.batch; applies && i > first; --i) passes.apply(p, i - 1, i);
       }
     });
   } else {
