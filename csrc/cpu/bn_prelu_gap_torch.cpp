@@ -56,10 +56,6 @@ void run(const NormPasses& passes, NormProblem& p, bool applies) {
   passes.finish(p);
 }
 
-bool is_interleaved(const Tensor& x) {
-  return x.size(1) > 1 && x.stride(1) == 1 && (x.size(2) > 1 || x.size(3) > 1);
-}
-
 // x itself where the kernels take its strides, else a copy with the layout of `like`.
 Tensor walkable(const Tensor& x, const Tensor& like, Tensors& keep) {
   const bool interleaved = is_interleaved(like);
@@ -111,19 +107,6 @@ void join_rows(NormProblem& p) {
   p.rows = 1;
 }
 
-Tensor new_floats(std::initializer_list<int64_t> sizes) {
-  const std::vector<int64_t> shape(sizes);
-  std::vector<int64_t> strides(shape.size(), 1);
-  if (shape.size() == 2) strides[0] = shape[1];
-  AtenTensorHandle handle;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(shape.size()), shape.data(),
-                                                  strides.data(), aoti_torch_dtype_float32(),
-                                                  aoti_torch_device_type_cpu(), 0, &handle));
-  return Tensor(handle);
-}
-
-float* floats(Tensor& tensor) { return static_cast<float*>(tensor.mutable_data_ptr()); }
-
 Four forward(const Tensors& xs, const Tensors& weight, const Tensors& bias, const Tensors& slope,
              double eps) {
   static const NormPasses passes = LMWP_BEST_KERNEL(bn_prelu_gap_forward);
@@ -133,9 +116,9 @@ Four forward(const Tensors& xs, const Tensors& weight, const Tensors& bias, cons
     Tensors keep;
     NormProblem p = problem_of(xs[b], weight, bias, slope, b, eps, keep);
     ys.push_back(empty_output(xs[b], p.channels, p.rows, p.columns));
-    means.push_back(new_floats({p.batch, p.channels}));
-    batch_mean.push_back(new_floats({p.channels}));
-    batch_var.push_back(new_floats({p.channels}));
+    means.push_back(empty_floats({p.batch, p.channels}));
+    batch_mean.push_back(empty_floats({p.channels}));
+    batch_var.push_back(empty_floats({p.channels}));
     p.x = feature(walkable(xs[b], xs[b], keep));
     p.out = feature(ys[b]);
     p.means = floats(means[b]);
@@ -145,12 +128,6 @@ Four forward(const Tensors& xs, const Tensors& weight, const Tensors& bias, cons
     run(passes, p, true);
   }
   return {ys, means, batch_mean, batch_var};
-}
-
-// A gradient of float32 with the dtype of its parameter.
-Tensor with_dtype_of(const Tensor& parameter, const Tensor& gradient) {
-  if (parameter.scalar_type() == gradient.scalar_type()) return gradient;
-  return torch::stable::to(gradient, parameter.scalar_type());
 }
 
 Four backward(const Tensors& grads, const Tensors& xs, const Tensors& weight, const Tensors& bias,
@@ -170,8 +147,8 @@ Four backward(const Tensors& grads, const Tensors& xs, const Tensors& weight, co
         grads[b].dim() == 4 && grads[b].is_cpu() && grads[b].scalar_type() == x.scalar_type();
     for (int d = 0; d < 4; ++d) fits = fits && grads[b].size(d) == x.size(d);
     STD_TORCH_CHECK(fits, kOp, ": grads: expected tensors like xs");
-    Tensor found[3] = {new_floats({p.channels}), new_floats({p.channels}),
-                       new_floats({p.channels})};
+    Tensor found[3] = {empty_floats({p.channels}), empty_floats({p.channels}),
+                       empty_floats({p.channels})};
     p.batch_mean = const_cast<float*>(parameter(kOp, batch_mean, b, {p.channels}, x, keep));
     p.batch_var = const_cast<float*>(parameter(kOp, batch_var, b, {p.channels}, x, keep));
     p.x = feature(walkable(x, x, keep));

@@ -14,14 +14,6 @@ using Kinds = std::tuple<Tensors, Tensors, Tensors, Tensors>;
 constexpr const char* kOp = "channel_spatial_attention_cpp";
 constexpr int64_t kGrainElements = 32768;  // that are worth a thread
 
-float* scratch_of_thread(int64_t floats) {
-  thread_local std::vector<float> memory;
-  constexpr int64_t kSpare = 16;  // to start at a cache line
-  if (static_cast<int64_t>(memory.size()) < floats + kSpare) memory.resize(floats + kSpare);
-  const auto address = reinterpret_cast<uintptr_t>(memory.data());
-  return memory.data() + (64 - address % 64) % 64 / sizeof(float);
-}
-
 void run(const AttentionPasses& passes, const AttentionProblem& p) {
   const int64_t elements = p.channels * p.rows * p.columns;  // of an image
   const int64_t floats = passes.scratch_floats(p);
@@ -29,12 +21,12 @@ void run(const AttentionPasses& passes, const AttentionProblem& p) {
   if (p.batch % threads == 0 || p.batch > 4 * threads || elements < kGrainElements) {
     const int64_t grain = kGrainElements / elements + 1;
     torch::stable::parallel_for(0, p.batch, grain, [&](int64_t begin, int64_t end) {
-      float* const scratch = scratch_of_thread(floats);
+      float* const scratch = thread_scratch(floats);
       for (int64_t image = begin; image < end; ++image) passes.whole(p, image, scratch);
     });
     return;
   }
-  float* const scratch = scratch_of_thread(floats);
+  float* const scratch = thread_scratch(floats);
   for (int64_t image = 0; image < p.batch; ++image) {
     for (const AttentionStep* step = passes.steps; step->run; ++step) {
       const int64_t items = step->items(p);
@@ -44,10 +36,6 @@ void run(const AttentionPasses& passes, const AttentionProblem& p) {
       });
     }
   }
-}
-
-bool is_interleaved(const Tensor& x) {
-  return x.size(1) > 1 && x.stride(1) == 1 && (x.size(2) > 1 || x.size(3) > 1);
 }
 
 // x itself where its planes are dense, else a contiguous copy.
@@ -141,18 +129,9 @@ Tensor forward(const Tensor& x, const Tensors& reduce, const Tensors& expand,
 
 // A gradient in float32, as a tensor like its parameter.
 Tensor gradient_of(const Tensor& parameter, const float* values) {
-  std::vector<int64_t> sizes(parameter.dim()), strides(parameter.dim());
-  int64_t count = 1;
-  for (int64_t d = parameter.dim(); d-- > 0;) {
-    sizes[d] = parameter.size(d);
-    strides[d] = count;
-    count *= sizes[d];
-  }
-  const Tensor dense = empty_strided(parameter.dim(), sizes.data(), strides.data(),
-                                     aoti_torch_dtype_float32(), parameter);
-  std::copy_n(values, count, static_cast<float*>(dense.mutable_data_ptr()));
-  if (parameter.scalar_type() == dense.scalar_type()) return dense;
-  return torch::stable::to(dense, parameter.scalar_type());
+  Tensor gradient = empty_floats(sizes_of(parameter));
+  std::copy_n(values, gradient.numel(), floats(gradient));
+  return with_dtype_of(parameter, gradient);
 }
 
 Tensors gradients_of(const Tensors& layer, const std::vector<float>& weight,

@@ -114,8 +114,8 @@ Tensors weight_gradients(const char* op, const Tensors& grads, const Tensors& xs
   Tensors gradients;
   for (std::size_t b = 0; b < xs.size(); ++b) {
     set_maps(branches[b], xs[b], grads[b]);
-    gradients.push_back(torch::stable::empty({xs[b].size(1), 1, k, k}));
-    sums.push_back(static_cast<float*>(gradients[b].mutable_data_ptr()));
+    gradients.push_back(empty_floats({xs[b].size(1), 1, k, k}));
+    sums.push_back(floats(gradients[b]));
   }
   const DepthwiseProblem problem{branches.data(),
                                  static_cast<int64_t>(branches.size()),

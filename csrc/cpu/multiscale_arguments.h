@@ -26,13 +26,6 @@ inline int64_t multiplications(const ConvProblem& problem) {
   return sum;
 }
 
-// Scratch of the calling thread.
-inline float* thread_scratch(int64_t floats) {
-  thread_local std::vector<float> scratch;
-  if (static_cast<int64_t>(scratch.size()) < floats) scratch.resize(floats);
-  return scratch.data();
-}
-
 inline void run_problem(const ConvProblem& problem) {
   static const MultiscaleConvKernel kernel = LMWP_BEST_KERNEL(multiscale_conv_kernel);
   const int64_t tasks = kernel.task_count(problem);

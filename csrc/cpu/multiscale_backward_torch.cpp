@@ -32,14 +32,9 @@ void transpose(const float* weight, int64_t out, int64_t in, int64_t area, float
 }
 
 Tensor zeros(std::initializer_list<int64_t> sizes) {
-  Tensor zero = torch::stable::empty(sizes);
-  std::fill_n(static_cast<float*>(zero.mutable_data_ptr()), zero.numel(), 0.0f);
+  Tensor zero = empty_floats(sizes);
+  std::fill_n(floats(zero), zero.numel(), 0.0f);
   return zero;
-}
-
-Tensor with_dtype_of(const Tensor& given, const Tensor& gradient) {
-  if (given.scalar_type() == gradient.scalar_type()) return gradient;
-  return torch::stable::to(gradient, given.scalar_type());
 }
 
 ConvOutput output_of(const Tensor& y, Size size, const std::vector<ConvTerm>& terms,

@@ -23,9 +23,7 @@ void run(const MixKernel& kernel, const MixProblem& problem) {
   const int64_t elements = problem.batch * problem.channels * problem.rows * problem.columns;
   const int64_t grain = kGrainElements * tasks / (elements + 1) + 1;
   torch::stable::parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
-    thread_local std::vector<float> scratch;
-    if (static_cast<int64_t>(scratch.size()) < scratch_floats) scratch.resize(scratch_floats);
-    kernel.run(problem, begin, end, scratch.data());
+    kernel.run(problem, begin, end, thread_scratch(scratch_floats));
   });
 }
 
@@ -41,21 +39,6 @@ Tensor planar(const Tensor& x, Tensors& keep) {
 MixFeature feature(const Tensor& x) {
   return {const_cast<void*>(x.const_data_ptr()), x.stride(0), x.stride(1), x.stride(2)};
 }
-
-// A contiguous float32 with the sizes of a parameter.
-Tensor empty_as_float(const Tensor& parameter) {
-  std::vector<int64_t> sizes;
-  for (int64_t d = 0; d < parameter.dim(); ++d) sizes.push_back(parameter.size(d));
-  return torch::stable::empty(sizes);
-}
-
-// A gradient in float32 with the dtype of its parameter.
-Tensor with_dtype_of(const Tensor& parameter, const Tensor& gradient) {
-  if (parameter.scalar_type() == gradient.scalar_type()) return gradient;
-  return torch::stable::to(gradient, parameter.scalar_type());
-}
-
-float* floats(Tensor& tensor) { return static_cast<float*>(tensor.mutable_data_ptr()); }
 
 // A result with the layout of u, which kernels write through planar memory.
 class Result {
@@ -126,9 +109,9 @@ Four multiscale_norm_mix(const Tensor& u, const Tensor& weights, const Tensor& m
   p.eps = eps;
   Result result(u);
   p.out = result.target();
-  Tensor mean = torch::stable::empty({p.branches, p.channels});
-  Tensor var = torch::stable::empty({p.branches, p.channels});
-  Tensor means = torch::stable::empty({p.batch, p.branches, p.channels});
+  Tensor mean = empty_floats({p.branches, p.channels});
+  Tensor var = empty_floats({p.branches, p.channels});
+  Tensor means = empty_floats({p.batch, p.branches, p.channels});
   p.batch_mean = floats(mean);
   p.batch_var = floats(var);
   p.means = floats(means);
@@ -156,7 +139,7 @@ Five backward_of(const char* op, MixProblem& p, const Tensor& grad, const Tensor
   Tensors found[4];
   for (int i = 0; i < 4; ++i) {
     if (!wanted[i + 1]) continue;
-    found[i].push_back(empty_as_float(*parameters[i]));
+    found[i].push_back(empty_floats(sizes_of(*parameters[i])));
     *targets[i] = floats(found[i][0]);
   }
   run(kernel, p);

@@ -47,6 +47,43 @@ inline Dtype dtype_of(const char* op, const torch::stable::Tensor& x) {
   }
 }
 
+// An uninitialised contiguous float32, whatever torch's default dtype is.
+inline torch::stable::Tensor empty_floats(const std::vector<int64_t>& sizes) {
+  return torch::stable::empty(sizes, torch::headeronly::ScalarType::Float);
+}
+
+inline float* floats(torch::stable::Tensor& tensor) {
+  return static_cast<float*>(tensor.mutable_data_ptr());
+}
+
+inline std::vector<int64_t> sizes_of(const torch::stable::Tensor& x) {
+  std::vector<int64_t> sizes;
+  for (int64_t d = 0; d < x.dim(); ++d) sizes.push_back(x.size(d));
+  return sizes;
+}
+
+// A gradient in float32 with the dtype of its parameter.
+inline torch::stable::Tensor with_dtype_of(const torch::stable::Tensor& parameter,
+                                           const torch::stable::Tensor& gradient) {
+  if (parameter.scalar_type() == gradient.scalar_type()) return gradient;
+  return torch::stable::to(gradient, parameter.scalar_type());
+}
+
+// Whether the channels of a pixel lie side by side.
+inline bool is_interleaved(const torch::stable::Tensor& x) {
+  return x.size(1) > 1 && x.stride(1) == 1 && (x.size(2) > 1 || x.size(3) > 1);
+}
+
+// Scratch of the calling thread, from a cache line on.
+inline float* thread_scratch(int64_t floats) {
+  constexpr int64_t kLine = 64;
+  thread_local std::vector<float> scratch;
+  const int64_t needed = floats + kLine / sizeof(float);
+  if (static_cast<int64_t>(scratch.size()) < needed) scratch.resize(needed);
+  const auto address = reinterpret_cast<uintptr_t>(scratch.data());
+  return scratch.data() + (kLine - address % kLine) % kLine / sizeof(float);
+}
+
 // A parameter of the given shape, in float32 or the dtype of x, as contiguous float32; what it
 // points to lives in `keep`.
 inline const float* parameter(const char* op, const torch::stable::Tensor& given,
