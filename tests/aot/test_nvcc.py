@@ -15,6 +15,7 @@ from .architectures import NAMES
 
 HERE = Path(__file__).parent
 MAX_REGISTERS = 128  # 512 threads on a multiprocessor
+FIRST_WITH_ASYNC_COPIES = 8.0
 SOURCES = {"depthwise_scales": 7, "depthwise_scales_bwd": 24, "il_block": 4}
 """Kernels that each source instantiates."""
 _TILES = (r"cp\.async\.cg\.shared", r"ld\.shared\.v4", r"st\.global\.wb\.v4")
@@ -75,12 +76,12 @@ def toolkit() -> Toolkit:
 
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("arch", NAMES)
-def test_kernels_do_not_spill(toolkit, arch, source, record_property, tmp_path):
+def test_kernels_do_not_spill_and_move_whole_vectors(toolkit, arch, source, record_property, tmp_path):
     if arch not in known_archs(toolkit):
         pytest.skip(f"this nvcc does not know {arch}")
     target = f"-arch=sm_{arch.replace('.', '')}"
-    flags = ("-cubin", target, "-Xptxas=-v", f"-o={tmp_path / 'cubin'}")
-    report = compile_source(toolkit, source, *flags)
+    flags = ("-cubin", target, "-Xptxas=-v", "-keep", f"-keep-dir={tmp_path}")
+    report = compile_source(toolkit, source, *flags, f"-o={tmp_path / 'cubin'}")
     usages = parse_usage(report)
     for usage in usages:
         print(f"{usage.arch} {usage.types}: {usage.registers} registers")
@@ -88,13 +89,13 @@ def test_kernels_do_not_spill(toolkit, arch, source, record_property, tmp_path):
     assert len(usages) == SOURCES[source]
     assert all(usage.stack == usage.spilled == 0 for usage in usages), usages
     assert max(usage.registers for usage in usages) <= MAX_REGISTERS, usages
+    if float(arch) >= FIRST_WITH_ASYNC_COPIES:
+        (ptx,) = tmp_path.glob("*.ptx")
+        assert_tiles_move_in_16_byte_accesses(source, ptx.read_text())
 
 
-@pytest.mark.parametrize("source", SOURCES)
-def test_tiles_move_in_16_byte_accesses(toolkit, source, tmp_path):
-    output = tmp_path / "kernel.ptx"
-    compile_source(toolkit, source, "-ptx", "-arch=sm_80", f"-o={output}")
-    kernels = output.read_text().split(".visible .entry")[1:]
+def assert_tiles_move_in_16_byte_accesses(source: str, ptx: str) -> None:
+    kernels = ptx.split(".visible .entry")[1:]
     assert len(kernels) == SOURCES[source]
     for kernel in kernels:
         if "bwd_sum_kernel" in kernel.split("(")[0]:

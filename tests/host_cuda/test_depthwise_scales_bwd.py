@@ -47,9 +47,12 @@ def faulty(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-def build_for(dtype: str, flags: tuple[str, ...], output: Path) -> Path:
+def build_for(
+    dtype: str, kernels: tuple[int, ...], flags: tuple[str, ...], output: Path
+) -> Path:
+    sizes = ",".join(map(str, kernels))
     return build.compile_host(
-        SOURCE, output, flags, defines=[f"ELEMENT={C_TYPES[dtype]}", "KERNELS=1,3,5,7"]
+        SOURCE, output, flags, defines=[f"ELEMENT={C_TYPES[dtype]}", f"KERNELS={sizes}"]
     )
 
 
@@ -63,7 +66,7 @@ def build_for(dtype: str, flags: tuple[str, ...], output: Path) -> Path:
     ],
 )
 def test_matches_float64(dtype, kernels, tmp_path):
-    library = BackwardLibrary(str(build_for(dtype, build.PLAIN, tmp_path / "plain.so")))
+    library = BackwardLibrary(str(build_for(dtype, kernels, build.PLAIN, tmp_path / "plain.so")))
     for kernel in kernels:
         for case in cases(kernel):
             library.run(case, dtype)
@@ -93,7 +96,7 @@ def assert_all_paths(library: BackwardLibrary, dtype: str, stride: int) -> None:
     ],
 )
 def test_clean_under_address_and_undefined_sanitizers(dtype, kernels, tmp_path):
-    library = build_for(dtype, build.ADDRESS, tmp_path / "address.so")
+    library = build_for(dtype, kernels, build.ADDRESS, tmp_path / "address.so")
     result = build.run_cases(SCRIPT, library, dtype, *kernels, sanitized=True)
     assert result.returncode == 0, result.stdout + result.stderr
 
