@@ -90,36 +90,41 @@ static inline void conv_vectors(const TileSources& sources, const MixedRows* mix
   }
 }
 
-// Of the `left` last vectors of a row, as evenly as can be: sums of a single one wait for each
-// other.
-static inline int64_t vectors_at_once(int64_t left, int64_t width) {
+// The pixels that a tile computes: columns [first, last) of the rows [begin, begin + rows).
+struct TileWindow {
+  int64_t begin, rows, first, last;
+};
+
+// Of the `left` last vectors before column `last`, as evenly as can be: sums of a single one wait
+// for each other.
+static inline int64_t vectors_at_once(int64_t left, int64_t last) {
   static_assert(kTileVectors == 3);
   const int64_t count = left == 4 ? 2 : min(left, kTileVectors);
-  return count > 1 && count * kLanes > width ? count - 1 : count;
+  return count > 1 && count * kLanes > last ? count - 1 : count;
 }
 
-// Rows [begin, begin + rows) of T channels. The last vectors of a row move back to end at `width`;
-// only where a row is narrower than a vector is a whole one read and written all the same.
+// A window of T channels. The last vectors of a row move back to end at `last`; only where that is
+// less than a vector from the row's start is a whole one read and written all the same.
 template <int T>
-static void conv_tile(const TileSources& sources, const TileTarget& target, int64_t begin,
-                      int64_t rows, int64_t width) {
+static void conv_tile(const TileSources& sources, const TileTarget& target,
+                      const TileWindow& window) {
   MixedRows mixed[kMostTerms];
-  for (int64_t r = 0; r < rows; ++r) {
+  const int64_t vectors = ceil_div(window.last - window.first, kLanes);
+  for (int64_t r = 0; r < window.rows; ++r) {
     for (int64_t i = 0; i < target.addend_count; ++i) {
       const TileAddend& addend = target.addends[i];
-      const int64_t low = addend.axis.low(begin + r);
-      const float fraction = addend.axis.fraction(begin + r);
+      const int64_t low = addend.axis.low(window.begin + r);
+      const float fraction = addend.axis.fraction(window.begin + r);
       const int64_t next = fraction > 0 ? min(low + 1, addend.axis.in - 1) : low;
       mixed[i] = {addend.plane + (low - addend.first) * addend.pitch,
                   addend.plane + (next - addend.first) * addend.pitch, addend.stride, fraction};
     }
     float* const out = target.out + r * target.pitch;
     const int64_t row = (sources.first + r) * sources.pitch;
-    const int64_t vectors = ceil_div(width, kLanes);
     for (int64_t done = 0; done < vectors;) {
-      const int64_t count = vectors_at_once(vectors - done, width);
-      const bool last = done + count == vectors;
-      const int64_t column = last ? max(0, width - count * kLanes) : done * kLanes;
+      const int64_t count = vectors_at_once(vectors - done, window.last);
+      const int64_t column = done + count == vectors ? max(0, window.last - count * kLanes)
+                                                     : window.first + done * kLanes;
       if (count == 3) {
         conv_vectors<T, 3>(sources, mixed, target, row, column, out);
       } else if (count == 2) {
@@ -132,7 +137,7 @@ static void conv_tile(const TileSources& sources, const TileTarget& target, int6
   }
 }
 
-using TileFunction = void (*)(const TileSources&, const TileTarget&, int64_t, int64_t, int64_t);
+using TileFunction = void (*)(const TileSources&, const TileTarget&, const TileWindow&);
 
 // conv_tile of `channels` channels, 1 to kTileChannels.
 template <int T = kTileChannels>

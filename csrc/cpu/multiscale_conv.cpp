@@ -61,6 +61,7 @@ class Runner {
     conv_begin_ = max(0, begin_ - halo);
     conv_end_ = min(output_.height, end_ + halo);
     image_ = image;
+    flat_ = is_flat();
     const float** pointers = pointers_;
     for (int64_t g = 0; g < output_.group_count; ++g) {
       for (int64_t i = 0; i < output_.term_count; ++i) {
@@ -68,11 +69,17 @@ class Runner {
       }
     }
     for (int64_t i = 0; i < output_.term_count; ++i) load_term(i);
-    const int64_t step =
-        output_.depthwise ? conv_end_ - conv_begin_ : strip_rows(problem_, output_, own_);
-    for (int64_t h = conv_begin_; h < conv_end_; h += step) {
-      const int64_t end = min(h + step, conv_end_);
-      for_each_tile(output_, [&](const Tile& tile) { compute(tile, h, end); });
+    const int64_t rows = conv_end_ - conv_begin_, width = output_.width;
+    if (flat_) {
+      const int64_t step = strip_pixels(problem_, output_);
+      for (int64_t c = 0; c < rows * width; c += step) {
+        compute({conv_begin_, 1, c, min(c + step, rows * width)});
+      }
+    } else {
+      const int64_t step = output_.depthwise ? rows : strip_rows(problem_, output_, own_);
+      for (int64_t h = conv_begin_; h < conv_end_; h += step) {
+        compute({h, min(step, conv_end_ - h), 0, width});
+      }
     }
   }
 
@@ -187,8 +194,14 @@ class Runner {
     return to;
   }
 
-  // Rows [begin, end) of one tile from its sources to the output.
-  void compute(const Tile& tile, int64_t begin, int64_t end) {
+  // A window of all channels.
+  void compute(const TileWindow& window) {
+    for_each_tile(output_, [&](const Tile& tile) { compute(tile, window); });
+  }
+
+  // A window of one tile from its sources to the output.
+  void compute(const Tile& tile, const TileWindow& window) {
+    const int64_t begin = window.begin, end = begin + window.rows;
     TileAddend addends[kMostTerms];
     int64_t addend_count = 0;
     for (int64_t i = 0; i < output_.term_count; ++i) {
@@ -206,16 +219,11 @@ class Runner {
     const ConvEpilogue& epilogue = output_.epilogue;
     float* out = result_ + (output_.depthwise ? conv_begin_ - first_row() : 0) * results_.pitch;
     int64_t stride = results_.floats(), pitch = results_.pitch;
-    const bool direct = is_direct();
+    const bool direct = flat_ || (keeps_rows() && output_.width >= kLanes);
     if (direct) {
       out = reinterpret_cast<float*>(output_row(c, begin));
       stride = output_.stride[1];
       pitch = output_.stride[2];
-    }
-    int64_t rows = end - begin, width = output_.width;
-    if (addend_count == 0 && own_.pitch == width && pitch == width) {
-      width *= rows;  // without gaps between them, rows are one
-      rows = 1;
     }
     tile_function(tile.channels)(
         {pointers_ + (tile.group - output_.groups) * own_taps_, own_taps_, own_.pitch,
@@ -223,7 +231,7 @@ class Runner {
         {addends, addend_count, epilogue.scale ? epilogue.scale + c : kOnes,
          epilogue.shift ? epilogue.shift + c : kZeros, epilogue.slope ? epilogue.slope + c : kOnes,
          out, stride, pitch},
-        begin, rows, width);
+        window);
     if (direct) return;
     for (int64_t t = 0; t < tile.channels; ++t) {
       float* const finished = result_ + t * results_.floats();
@@ -240,10 +248,17 @@ class Runner {
     }
   }
 
-  // Whether tiles can store their results where they belong.
-  bool is_direct() const {
+  // Whether results belong where they come to lie in a row, as they are.
+  bool keeps_rows() const {
     return is_float32(static_cast<const T*>(nullptr)) && output_.stride[3] == 1 &&
-           output_.width >= kLanes && !output_.depthwise && !output_.spread_height;
+           !output_.depthwise && !output_.spread_height;
+  }
+
+  // Whether rows, without gaps between them and without addends, are one.
+  bool is_flat() const {
+    return keeps_rows() && own_.pitch == output_.width && output_.stride[2] == output_.width &&
+           (conv_end_ - conv_begin_) * output_.width >= kLanes &&
+           tap_count(problem_, output_, true) == 0;
   }
 
   // Convolves coarser term i and brings its part of a tile to the output's width.
@@ -259,7 +274,7 @@ class Runner {
     tile_function(tile.channels)(
         {coarse_pointers_, taps_of(term), pitch, weight, 0},
         {nullptr, 0, kOnes, kZeros, kOnes, coarse_result_, narrow.floats(), narrow.pitch},
-        pieces.begin, rows, pieces.planes.width);
+        {pieces.begin, rows, 0, pieces.planes.width});
     for (int64_t t = 0; t < tile.channels; ++t) {
       float* const from = coarse_result_ + t * narrow.floats();
       float* const to = pieces.widened + (tile.output_channel + t) * wide.floats();
@@ -410,6 +425,7 @@ class Runner {
   const float **pointers_, **coarse_pointers_;
   int64_t image_, begin_, end_;    // output rows of the task
   int64_t conv_begin_, conv_end_;  // rows of the convolution's result that it needs
+  bool flat_;                      // whether it computes them as one
 };
 
 template <typename T>

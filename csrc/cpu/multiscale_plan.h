@@ -230,6 +230,13 @@ static inline int64_t strip_rows(const ConvProblem& problem, const ConvOutput& o
   return max(1, kStripFloats / max(1, row));
 }
 
+// The same where rows are one: whole vectors of a tile.
+static inline int64_t strip_pixels(const ConvProblem& problem, const ConvOutput& output) {
+  constexpr int64_t whole = kTileVectors * kLanes;
+  const int64_t pixels = kStripFloats / max(1, tap_count(problem, output, false));
+  return max(1, pixels / whole) * whole;
+}
+
 // Floats of scratch for `rows` output rows of one output; see Runner for what lies there.
 static inline int64_t scratch_floats(const ConvProblem& problem, const ConvOutput& output,
                                      int64_t rows) {
