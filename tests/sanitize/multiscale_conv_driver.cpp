@@ -406,5 +406,12 @@ int main(int argc, char** argv) {
     const Settings tall{{3, 2}, {9, 2}, 600, 48, 3, 1, 4, false, false, stages, stages};
     if (!check(kernel, tall, fault)) return 1;
   }
+  // Many channels on either side.
+  for (int size : {1, 3}) {
+    for (int64_t ins : {35, 130}) {
+      const Settings wide{{ins, 3}, {165 - ins}, 12, 20, size, size, 2, false, false, false, false};
+      if (!check(kernel, wide, fault)) return 1;
+    }
+  }
   return 0;
 }

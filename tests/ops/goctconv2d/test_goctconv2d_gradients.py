@@ -45,10 +45,20 @@ def test_bands_fit_together(kernel: int, entry_pool: bool) -> None:
     assert_right(Case((7,), (4, 5, 6), (148, 132), kernel, epilogue=False))
 
 
-def test_many_channels() -> None:
+MANY_CHANNELS = (
+    Case((80,), (40, 40), (28, 28), 3, batch=2, epilogue=False),
+    Case((40, 41), (39, 40), (14, 14), batch=2, epilogue=False),
+    Case((64, 70), (61, 40), (21, 13), batch=2, epilogue=False),
+    Case((33,), (64,), (11, 11), 3, epilogue=False),
+    Case((35,), (130,), (31, 33), batch=2, epilogue=False),
+    Case((130, 33), (100,), (6, 7), entry_pool=True, dtype=torch.float16, epilogue=False),
+)
+
+
+@pytest.mark.parametrize("case", MANY_CHANNELS, ids=str)
+def test_many_channels(case: Case) -> None:
     """More sums than a first-level cache holds, and narrow maps."""
-    assert_right(Case((80,), (40, 40), (28, 28), 3, batch=2, epilogue=False))
-    assert_right(Case((40, 41), (39, 40), (14, 14), batch=2, epilogue=False))
+    assert_right(case)
 
 
 def test_branches_of_any_size() -> None:
@@ -107,7 +117,7 @@ def test_do_not_depend_on_threads() -> None:
 
 def worst_errors() -> list[float]:
     errors = []
-    for case in grid():
+    for case in (*grid(), *MANY_CHANNELS):
         torch.manual_seed(0)
         args = draw(case)
         grads = draw_gradients(reference.forward, args)
