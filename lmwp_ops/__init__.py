@@ -22,9 +22,11 @@ from lmwp_ops.ops.goctconv2d import goctconv2d
 from lmwp_ops.ops.il_block import il_block
 from lmwp_ops.ops.multiscale_mix import multiscale_mix
 from lmwp_ops.ops.multiscale_norm_mix import multiscale_norm_mix
+from lmwp_ops.ops.sparse_conv2d import SparseConvWeight, sparse_conv2d
 
 __all__ = [
     "BackendError",
+    "SparseConvWeight",
     "bn_prelu_gap",
     "channel_spatial_attention",
     "decomposed",
@@ -38,6 +40,7 @@ __all__ = [
     "multiscale_mix",
     "multiscale_norm_mix",
     "nn",
+    "sparse_conv2d",
     "use_backend",
     "warmup",
 ]

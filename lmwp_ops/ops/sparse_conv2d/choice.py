@@ -1,0 +1,71 @@
+"""Which format a mask gets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lmwp_ops.ops._arguments import argument_error
+from lmwp_ops.ops.sparse_conv2d.layout import FORMATS
+from lmwp_ops.ops.sparse_conv2d.packing import Mask, any_over
+
+AUTO = "auto"
+BLOCKS = ((16, 16), (16, 1), (4, 1))
+"""The blocks that `auto` looks for, in that order."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A format, its blocks, and why it."""
+
+    format: str
+    block: tuple[int, int] = (1, 1)
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.format} {self.block[0]} x {self.block[1]}"
+
+
+def choose(
+    kept: Mask,
+    groups: int,
+    size: tuple[int, int],
+    format: str,
+    block: tuple[int, int] | None,
+) -> Choice:
+    """The format that was asked for, or the best one of a mask [O, I, kh, kw]."""
+    if format not in (AUTO, *FORMATS):
+        names = ", ".join((AUTO, *FORMATS))
+        raise argument_error("SparseConvWeight", "format", f"one of {names}", repr(format))
+    if block is not None and format != "block":
+        raise argument_error("SparseConvWeight", "block", "None unless format is 'block'", block)
+    if format == "block":
+        return Choice("block", block or largest_block(kept, groups) or BLOCKS[-1], "asked for")
+    if format != AUTO:
+        return Choice(format, reason="asked for")
+    return regular(kept, groups)
+
+
+def regular(kept: Mask, groups: int) -> Choice:
+    """The most regular format that a mask allows."""
+    outputs, inputs = any_over(kept, 1, 2, 3), any_over(kept, 0, 2, 3)
+    if groups == 1 and (kept == outputs[:, None, None, None] & inputs[:, None, None]).all():
+        return Choice("channels", reason="the mask keeps whole channels")
+    if (found := largest_block(kept, groups)) is not None:
+        return Choice("block", found, "the mask keeps whole blocks of {} x {}".format(*found))
+    return Choice("unstructured" if kept.shape[2:] == (1, 1) else "taps", reason="any mask")
+
+
+def largest_block(kept: Mask, groups: int) -> tuple[int, int] | None:
+    """The first of BLOCKS that a mask keeps whole or not at all."""
+    matrix = kept.reshape(len(kept), -1)
+    for rows, columns in BLOCKS:
+        height = len(matrix) // groups
+        if matrix.shape[1] % columns or len(matrix) < rows or (groups > 1 and height % rows):
+            continue
+        whole = np.pad(matrix, ((0, -len(matrix) % rows), (0, 0)), mode="edge")
+        blocks = whole.reshape(len(whole) // rows, rows, -1, columns)
+        if (blocks.any((1, 3)) == blocks.all((1, 3))).all():
+            return rows, columns
+    return None
