@@ -14,6 +14,7 @@ from lmwp_ops._dispatch import (
     use_backend,
 )
 from lmwp_ops._warmup import warmup
+from lmwp_ops.nn.sparsify import sparsify
 from lmwp_ops.ops.bn_prelu_gap import bn_prelu_gap
 from lmwp_ops.ops.channel_spatial_attention import channel_spatial_attention
 from lmwp_ops.ops.depthwise_scales import depthwise_scales
@@ -41,6 +42,7 @@ __all__ = [
     "multiscale_norm_mix",
     "nn",
     "sparse_conv2d",
+    "sparsify",
     "use_backend",
     "warmup",
 ]

@@ -51,7 +51,7 @@ class SparsePlan {
 
  private:
   static constexpr int64_t kLine = 16;             // floats
-  static constexpr int64_t kPanel = 128;           // pixels of half a tile of one row, at most
+  static constexpr int64_t kPanel = 128;           // pixels of a part of a tile of one row, at most
   static constexpr int64_t kTilePixels = 4096;     // at most, of a tile of several rows
   static constexpr int64_t kTileFloats = 1 << 16;  // of all planes of one, where there is a choice
 
@@ -89,7 +89,8 @@ class SparsePlan {
     int64_t columns = width, rows = 1;
     if (height == 1 || width + halo_[1] > kTilePixels) {
       const int64_t panel = ceil_div(even_part(width, kPanel), kLine) * kLine;
-      columns = kTileFloats / planes < 2 * panel ? panel : 2 * panel;
+      const int64_t panels = ceil_div(width, panel);
+      columns = panel * even_part(panels, std::clamp<int64_t>(kTileFloats / planes / panel, 1, 4));
     } else {
       const int64_t plane = std::min(kTilePixels, kTileFloats / planes);
       const int64_t fitting = plane / (width + halo_[1]) - halo_[0];

@@ -8,6 +8,7 @@ from lmwp_ops.nn.goctconv2d import GOctConv2d
 from lmwp_ops.nn.il_block import ILBlock
 from lmwp_ops.nn.multiscale_mix import MultiscaleMix
 from lmwp_ops.nn.sparse_conv2d import SparseConv2d
+from lmwp_ops.nn.sparsify import SparsifyReport, sparsify
 
 __all__ = [
     "CBAM",
@@ -18,5 +19,7 @@ __all__ = [
     "ILBlock",
     "MultiscaleMix",
     "SparseConv2d",
+    "SparsifyReport",
     "norm_prelu_in_training",
+    "sparsify",
 ]

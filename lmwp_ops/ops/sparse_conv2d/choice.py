@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lmwp_ops import _loader
 from lmwp_ops.ops._arguments import argument_error
 from lmwp_ops.ops.sparse_conv2d.layout import FORMATS
 from lmwp_ops.ops.sparse_conv2d.packing import Mask, any_over
+from lmwp_ops.ops.sparse_conv2d.speed import Size, break_even, predicted_gain
 
 AUTO = "auto"
 BLOCKS = ((16, 16), (16, 1), (4, 1))
@@ -30,11 +32,12 @@ class Choice:
 def choose(
     kept: Mask,
     groups: int,
-    size: tuple[int, int],
+    size: Size,
+    device_type: str,
     format: str,
     block: tuple[int, int] | None,
 ) -> Choice:
-    """The format that was asked for, or the best one of a mask [O, I, kh, kw]."""
+    """The format that was asked for, or the fastest one of a mask [O, I, kh, kw]."""
     if format not in (AUTO, *FORMATS):
         names = ", ".join((AUTO, *FORMATS))
         raise argument_error("SparseConvWeight", "format", f"one of {names}", repr(format))
@@ -44,7 +47,26 @@ def choose(
         return Choice("block", block or largest_block(kept, groups) or BLOCKS[-1], "asked for")
     if format != AUTO:
         return Choice(format, reason="asked for")
-    return regular(kept, groups)
+    return fastest(kept, groups, size, device_type)
+
+
+def fastest(kept: Mask, groups: int, size: Size, device_type: str) -> Choice:
+    """The most regular format that a mask allows, unless torch's dense convolution is faster."""
+    if device_type != "cpu":
+        return Choice("dense", reason=f"there are no sparse kernels for {device_type}")
+    if (why_not := _loader.why_not("_C")) is not None:
+        return Choice("dense", reason=f"the sparse kernels are not loaded: {why_not}")
+    choice = regular(kept, groups)
+    density = float(kept.mean())
+    gain = predicted_gain(choice.format, density, kept.shape, groups, size)
+    limit = break_even(choice.format, kept.shape, groups, size)
+    facts = (
+        f"{choice.reason}; with {density:.0%} kept on {size[0]} x {size[1]} maps {choice.format} "
+        f"is {gain:.2f} times as fast as dense, break-even is at {limit:.0%}"
+    )
+    if gain <= 1:
+        return Choice("dense", reason=f"dense is faster here: {facts}")
+    return Choice(choice.format, choice.block, facts)
 
 
 def regular(kept: Mask, groups: int) -> Choice:
@@ -54,7 +76,9 @@ def regular(kept: Mask, groups: int) -> Choice:
         return Choice("channels", reason="the mask keeps whole channels")
     if (found := largest_block(kept, groups)) is not None:
         return Choice("block", found, "the mask keeps whole blocks of {} x {}".format(*found))
-    return Choice("unstructured" if kept.shape[2:] == (1, 1) else "taps", reason="any mask")
+    return Choice(
+        "unstructured" if kept.shape[2:] == (1, 1) else "taps", reason="the mask is irregular"
+    )
 
 
 def largest_block(kept: Mask, groups: int) -> tuple[int, int] | None:

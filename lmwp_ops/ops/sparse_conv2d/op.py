@@ -126,7 +126,11 @@ def _fake_backward(grad: Tensor, x: Tensor, *args: Any) -> tuple[list[Tensor], .
 
 
 def _refuse_dense(x: Tensor, values: Tensor, indices: list[Tensor], *rest: Any) -> str | None:
-    return "its weight is kept dense, which torch convolves by" if rest[4] == "dense" else None
+    return (
+        "its weight is kept dense, for torch: see the reason it was given"
+        if rest[4] == "dense"
+        else None
+    )
 
 
 register(

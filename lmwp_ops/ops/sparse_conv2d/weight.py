@@ -71,7 +71,7 @@ class SparseConvWeight:
         """
         _check_dense(weight, mask, groups)
         kept = mask.detach().ne(0).cpu().numpy()
-        choice = choose(kept, groups, size, format, block)
+        choice = choose(kept, groups, size, weight.device.type, format, block)
         try:
             arrays = _pack(kept, choice, groups)
         except ValueError as error:

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from lmwp_ops import SparseConvWeight, _loader
 from lmwp_ops.ops.sparse_conv2d import packing
+from lmwp_ops.ops.sparse_conv2d.choice import fastest, regular
+from lmwp_ops.ops.sparse_conv2d.speed import break_even, predicted_gain
 
 from .cases import CASES, Case, draw_mask
 
@@ -251,11 +253,8 @@ def test_check_is_for_weights_put_together_by_hand() -> None:
             wrong.check()
 
 
-def test_auto_takes_the_most_regular_format() -> None:
-    blocks = (torch.rand(2, 3) < 0.5).float()
-    blocks[0, 0], blocks[1, 1] = 1, 0
-    blocks[0, 1], blocks[1, 0] = 0, 1
-    square = blocks.repeat_interleave(16, 0).repeat_interleave(16, 1)[:, :, None, None]
+def test_auto_looks_for_the_most_regular_format() -> None:
+    square = torch.eye(2).repeat_interleave(16, 0).repeat_interleave(16, 1)[:, :, None, None]
     tall = torch.eye(5).repeat_interleave(16, 0)[:, :, None, None]
     low = torch.eye(5).repeat_interleave(4, 0)[:, :, None, None]
     channels = torch.ones(8, 6, 1, 1)
@@ -268,6 +267,40 @@ def test_auto_takes_the_most_regular_format() -> None:
         (torch.eye(8)[:, :, None, None], ("unstructured", (1, 1))),
         (torch.eye(8).view(8, 8, 1, 1).expand(8, 8, 3, 3).tril(), ("taps", (1, 1))),
     ):
-        weight = SparseConvWeight.from_dense(torch.randn(mask.shape), mask)
-        assert (weight.format, weight.block) == expected
-        assert weight.reason
+        choice = regular(mask.bool().numpy(), 1)
+        assert (choice.format, choice.block) == expected
+
+
+@pytest.mark.skipif(_loader.why_not("_C") is not None, reason="the kernels are not loaded")
+def test_auto_is_dense_where_that_is_faster() -> None:
+    """More kept, smaller maps and fewer channels are for dense."""
+    dense = torch.randn(128, 128, 1, 1)
+    found = {}
+    for density in (0.05, 0.3, 0.9):
+        mask = torch.rand(dense.shape) < density
+        for side in (2, 56):
+            weight = SparseConvWeight.from_dense(dense, mask, size=(side, side))
+            found[density, side] = weight.format
+            assert "break-even is at" in weight.reason
+            assert ("dense is faster here" in weight.reason) == (weight.format == "dense")
+    assert found[0.05, 56] == "unstructured"
+    assert found[0.05, 2] == found[0.9, 56] == "dense"
+
+
+@pytest.mark.parametrize("format", ["unstructured", "block", "taps", "channels"])
+@pytest.mark.parametrize(("shape", "groups"), [((64, 64, 1, 1), 1), ((40, 40, 3, 3), 1)])
+def test_break_even_is_where_the_gain_is_one(
+    format: str, shape: tuple[int, int, int, int], groups: int
+) -> None:
+    size = (56, 56)
+    limit = break_even(format, shape, groups, size)
+    assert 0 < limit < 1
+    assert predicted_gain(format, limit, shape, groups, size) == pytest.approx(1, rel=1e-3)
+    assert predicted_gain(format, limit / 2, shape, groups, size) > 1
+    assert break_even(format, shape, groups, (1, 1)) == pytest.approx(0, abs=1e-5)
+
+
+def test_there_are_no_sparse_kernels_for_other_devices() -> None:
+    choice = fastest(np.eye(64, dtype=bool)[:, :, None, None], 1, (56, 56), "cuda")
+    assert choice.format == "dense"
+    assert "no sparse kernels for cuda" in choice.reason
