@@ -126,11 +126,7 @@ def _fake_backward(grad: Tensor, x: Tensor, *args: Any) -> tuple[list[Tensor], .
 
 
 def _refuse_dense(x: Tensor, values: Tensor, indices: list[Tensor], *rest: Any) -> str | None:
-    return (
-        "its weight is kept dense, for torch: see the reason it was given"
-        if rest[4] == "dense"
-        else None
-    )
+    return "its weight is kept dense: see the weight's reason" if rest[4] == "dense" else None
 
 
 register(
