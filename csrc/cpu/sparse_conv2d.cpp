@@ -177,7 +177,8 @@ class Runner {
       target.out = reinterpret_cast<float*>(output(rows.output[first], 0));
       target.stride = p_.y_stride[1];
     }
-    sparse_tile_function(count)({base_, source_}, rows, rows.weight + first, target, vectors_);
+    sparse_tile_function(count)({base_, source_}, rows, rows.weight + first * rows.output_step,
+                                target, vectors_);
     if (direct_ && neighbours) return;
     for (int64_t t = 0; t < count; ++t) write(rows.output[first + t], results_ + t * stride_);
   }

@@ -14,11 +14,11 @@ struct SparsePlane {
 };
 
 // Output channels that read the same pixels. The sum of channel output[t] at a pixel is that over k
-// of weight[k * weight_step + t] times what lies source[column[k]] floats behind the pixel in the
-// planes.
+// of weight[k * column_step + t * output_step] times what lies source[column[k]] floats behind the
+// pixel in the planes.
 struct SparseRows {
   const int32_t* output;
-  int64_t count, weight_step;
+  int64_t count, column_step, output_step;
   const float* weight;
   const int32_t* column;
   int64_t column_count;

@@ -13,7 +13,7 @@ using Counts = std::vector<int64_t>;
 
 constexpr const char* kOp = "sparse_conv2d_cpp";
 constexpr int64_t kSlab = 64;                // input channels, see lmwp_ops' layout.py
-constexpr int64_t kTile = 8;                 // kept output channels that are computed together
+constexpr int64_t kTile = 8;                 // output channels that read a pixel together
 constexpr int64_t kInPlaceReads = 16;        // of a pixel; copied for more, it is found faster
 constexpr int64_t kGrainProducts = 1 << 16;  // products that are worth a thread
 
@@ -86,7 +86,7 @@ class Weight {
     if (columns > 1) column = expand(column, blocks, columns);
     for (int64_t r = 0; r < block_rows; ++r) {
       const int64_t begin = offset[r], count = offset[r + 1] - begin, first = r * rows;
-      rows_.push_back({&outputs_[first], std::min(rows, shape[0] - first), rows,
+      rows_.push_back({&outputs_[first], std::min(rows, shape[0] - first), rows, 1,
                        weight + begin * columns * rows, column + begin * columns, count * columns});
     }
     for (int64_t g = 0; g <= groups; ++g) first_row_.push_back(g * block_rows / groups);
@@ -118,25 +118,15 @@ class Weight {
         outputs_.begin(), outputs_.end(),
         [&](int32_t channel) { return std::binary_search(outputs, outputs + out, channel); });
     STD_TORCH_CHECK(pruned - outputs_.begin() == out, kOp, ": indices: expected rising outputs");
-    add_tiles(weight, out, width);
+    for (int64_t o = 0; o < out; o += kTile) {
+      rows_.push_back({&outputs_[o], std::min(kTile, out - o), 1, width, weight + o * width,
+                       columns_.data(), width});
+    }
     if (out < shape[0]) {
       const int64_t rest = shape[0] - out;
-      rows_.push_back({outputs_.data() + out, rest, rest, nullptr, nullptr, 0});
+      rows_.push_back({outputs_.data() + out, rest, 0, 0, nullptr, nullptr, 0});
     }
     first_row_ = {0, static_cast<int64_t>(rows_.size())};
-  }
-
-  // A few kept channels each, whose weights for a column lie side by side.
-  void add_tiles(const float* weight, int64_t out, int64_t width) {
-    transposed_.resize(out * width);
-    float* to = transposed_.data();
-    for (int64_t o = 0; o < out; o += kTile) {
-      const int64_t count = std::min(kTile, out - o);
-      rows_.push_back({&outputs_[o], count, count, to, columns_.data(), width});
-      for (int64_t k = 0; k < width; ++k) {
-        for (int64_t t = 0; t < count; ++t) *to++ = weight[(o + t) * width + k];
-      }
-    }
   }
 
   static void check_offsets(const int32_t* offset, int64_t rows, int64_t blocks) {
@@ -155,7 +145,6 @@ class Weight {
 
   Tensors keep_;
   std::vector<int32_t> channels_, outputs_, columns_;
-  std::vector<float> transposed_;
   std::vector<SparseRows> rows_;
   std::vector<int64_t> first_row_;
   SparseSingles singles_{};

@@ -38,14 +38,14 @@ static inline void sparse_vectors_of(const SparsePixels& pixels, const SparseRow
                                      int64_t pixel) {
   Vec sum[T][V] = {};
   const float* const first = pixels.first + pixel;
-  for (int64_t k = 0; k < rows.column_count; ++k, weight += rows.weight_step) {
+  for (int64_t k = 0; k < rows.column_count; ++k, weight += rows.column_step) {
     const float* const from = first + pixels.source[rows.column[k]];
     Vec x[V];
 #pragma GCC unroll 8
     for (int v = 0; v < V; ++v) x[v] = load<Vec>(from + v * kLanes);
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) {
-      const Vec w = broadcast<Vec>(weight[t]);
+      const Vec w = broadcast<Vec>(weight[t * rows.output_step]);
 #pragma GCC unroll 8
       for (int v = 0; v < V; ++v) sum[t][v] += w * x[v];
     }

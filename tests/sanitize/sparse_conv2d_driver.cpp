@@ -86,7 +86,7 @@ class Matrix {
       return;
     }
     for (int64_t b = 0; b < blocks; ++b) {
-      rows_.push_back({&outputs_[b * shape.rows], shape.rows, shape.rows,
+      rows_.push_back({&outputs_[b * shape.rows], shape.rows, shape.rows, 1,
                        weight_.data() + offsets_[b] * shape.rows, index_.data() + offsets_[b],
                        offsets_[b + 1] - offsets_[b]});
     }
