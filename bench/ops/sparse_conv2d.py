@@ -40,7 +40,7 @@ DENSITIES = (0.7, 0.5, 0.3, 0.2, 0.1)
 
 
 def _shapes() -> dict[str, Shape]:
-    """What is kept in %, so that a row of names is a curve to the break-even."""
+    """Named after what is kept in %, so that the report draws a curve through the break-even."""
     shapes = {}
     for channels, side in MAPS:
         name = f"{channels}x{side}x{side}"
@@ -87,6 +87,10 @@ def packed(shape: Shape) -> SparseConvWeight:
 
 class SparseSpec(OpSpec[Shape]):
     """Its weights are the kept values, and the dense weight that they stand for."""
+
+    def params(self, shape: Shape) -> dict[str, int]:
+        """How much is kept, in %."""
+        return {"kept": round(100 * shape.density)}
 
     def inputs(
         self, shape: Shape, batch: int, dtype: torch.dtype, device: torch.device, seed: int

@@ -116,6 +116,14 @@ def test_framework_and_op_compute_the_same(name: str, shape: str) -> None:
     assert cost.parameters == weights + epilogue
 
 
+def test_numbers_of_a_shape_are_params_of_its_rows() -> None:
+    """The report draws curves over them: they end the names of shapes that differ in them."""
+    assert op_run("sparse_conv2d", SMALL["sparse_conv2d"]).case(["eager"]).params["kept"] == 20
+    spec = OPS["sparse_conv2d"]
+    for name, shape in spec.shapes.items():
+        assert name.endswith(f" {spec.params(shape)['kept']}%")
+
+
 def test_operations_are_counted_by_hand() -> None:
     single = OPS["depthwise_scales"].cost(Shape(((10, 224, 224),)))
     assert single.operations == 21 * 10 * 224 * 224
