@@ -58,8 +58,7 @@ class Runner {
     columns_ = min(p_.tiling.columns, p_.out_width - column_);
     vectors_ = ceil_div((rows_ - 1) * p_.tiling.pitch + columns_, kLanes);
     // Whether results can be stored where they belong.
-    direct_ = is_float32(static_cast<const T*>(nullptr)) && rows_ == 1 && p_.y_stride[3] == 1 &&
-              columns_ % kLanes == 0;
+    direct_ = is_float32(static_cast<const T*>(nullptr)) && rows_ == 1 && p_.y_stride[3] == 1;
     find_planes(group * p_.group_channels);
 
     if (p_.singles.offset) {
@@ -141,6 +140,7 @@ class Runner {
       const int64_t pixel = v * kLanes;
       const SparseSinglesFunction compute = sparse_singles_function(min(vectors_ - v, panel));
       slab.sums = results_ + pixel;
+      slab.pixels = direct_ ? columns_ - pixel : vectors_ * kLanes;
       slab.out = direct_ ? reinterpret_cast<float*>(output(channel, 0)) + pixel : nullptr;
       for (int64_t s = 0; s < p_.singles.slabs; ++s) {
         slab.offset = p_.singles.offset + s * p_.singles.channels + channel;
@@ -172,10 +172,12 @@ class Runner {
     }
     target.out = results_;
     target.stride = stride_;
+    target.pixels = vectors_ * kLanes;
     const bool neighbours = rows.output[first + count - 1] - rows.output[first] == count - 1;
     if (direct_ && neighbours) {
       target.out = reinterpret_cast<float*>(output(rows.output[first], 0));
       target.stride = p_.y_stride[1];
+      target.pixels = columns_;
     }
     sparse_tile_function(count)({base_, source_}, rows, rows.weight + first * rows.output_step,
                                 target, vectors_);

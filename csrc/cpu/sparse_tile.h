@@ -24,11 +24,26 @@ struct SparsePixels {
   const int32_t* source;
 };
 
-// The epilogue of each channel of a tile, and how far apart their results are stored.
+// Stores V vectors, of which only the first `count` elements are wanted where they are fewer.
+template <int V>
+static inline void store_pixels(const Vec (&values)[V], float* to, int64_t count) {
+  const int64_t whole = count / kLanes;
+#pragma GCC unroll 8
+  for (int v = 0; v < V; ++v) {
+    if (v < whole) {
+      store(to + v * kLanes, values[v]);
+    } else if (v == whole && count > whole * kLanes) {
+      narrow_partial(values[v], to + v * kLanes, count - whole * kLanes);
+    }
+  }
+}
+
+// The epilogue of each channel of a tile, how far apart their results are stored, and how many
+// pixels of them are.
 struct SparseTarget {
   float scale[kSparseChannels], shift[kSparseChannels], slope[kSparseChannels];
   float* out;
-  int64_t stride;
+  int64_t stride, pixels;
 };
 
 // T channels of `rows` from the one on that `weight` begins with.
@@ -56,9 +71,8 @@ static inline void sparse_vectors_of(const SparsePixels& pixels, const SparseRow
     const Vec scale = broadcast<Vec>(target.scale[t]), shift = broadcast<Vec>(target.shift[t]);
     const Vec slope = broadcast<Vec>(target.slope[t]);
 #pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) {
-      store(out + t * target.stride + v * kLanes, affine_prelu(sum[t][v], scale, shift, slope));
-    }
+    for (int v = 0; v < V; ++v) sum[t][v] = affine_prelu(sum[t][v], scale, shift, slope);
+    store_pixels<V>(sum[t], out + t * target.stride, target.pixels - pixel);
   }
 }
 
@@ -108,8 +122,8 @@ struct SparseSlab {
   bool is_first, is_last;
   float* sums;  // of each channel, `sum_stride` apart
   int64_t sum_stride;
-  float* out;  // where results are stored, `stride` apart; null: where the sums are
-  int64_t stride;
+  float* out;              // where results are stored, `stride` apart; null: where the sums are
+  int64_t stride, pixels;  // of each channel this many pixels are stored in the end
   const float *scale, *shift, *slope;  // of every channel, or null
 };
 
@@ -139,8 +153,7 @@ static void sparse_singles(const SparsePixels& pixels, const SparseSlab& slab) {
       for (int v = 0; v < V; ++v) sum[v] = affine_prelu(sum[v], scale, shift, slope);
       if (slab.out) out = slab.out + r * slab.stride;
     }
-#pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) store(out + v * kLanes, sum[v]);
+    store_pixels<V>(sum, out, slab.is_last ? slab.pixels : V * kLanes);
   }
 }
 

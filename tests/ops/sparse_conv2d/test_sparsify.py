@@ -89,17 +89,19 @@ def test_wrong_names_leave_the_model_alone() -> None:
 
 
 def test_lmwpnet_runs_end_to_end() -> None:
-    """Random masks on its dense 1 x 1 convolutions."""
+    """Random masks on its dense 1 x 1 convolutions, besides the last ones."""
     torch.manual_seed(0)
     model = create_model("lmwpnet").eval()
-    masks = random_masks(model, 0.1, (1, 1))
+    every = random_masks(model, 0.1, (1, 1))
+    masks = {name: mask for name, mask in every.items() if not name.startswith("heads")}
     x = torch.randn(1, 3, 96, 96)
     expected = masked(model, masks)
     report = lmwp_ops.nn.sparsify(model, masks, x)
     assert {row.format for row in report.rows} <= {"dense", "unstructured"}
     with torch.no_grad():
         for a, b in zip(flat(model(x)), flat(expected(x)), strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+            assert b.std() > 0
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3 * float(b.std()))
 
 
 def flat(outputs: object) -> list[Tensor]:
