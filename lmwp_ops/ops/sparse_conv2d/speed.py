@@ -3,7 +3,7 @@
 A convolution takes so long for the call, for each element read and written, and for each product
 of a kept weight and a pixel. The figures were fitted to float32 measurements of 1 x 1 (16 to 640
 channels, 11 to 112 pixels a side) and 3 x 3 convolutions on one core of a Xeon at 2.5 GHz with
-AVX-512, densities 5 to 70 %; half of the measurements are within 13 % of them. What counts is the
+AVX-512, densities 5 to 70 %; half of the measurements are within 16 % of them. What counts is the
 ratio of two of them, which other processors are taken to share.
 """
 
@@ -28,16 +28,16 @@ class Speed:
 
 
 _CALL, _TORCH_CALL = 25e3, 8e3
-_DENSE = Speed(_TORCH_CALL, 0.102, 0.0150)
-_DENSE_KERNEL = Speed(_TORCH_CALL, 0.363, 0.0196)
-_DENSE_DEPTHWISE = Speed(_TORCH_CALL, 0.0, 0.240)
+_DENSE = Speed(_TORCH_CALL, 0.067, 0.0154)
+_DENSE_KERNEL = Speed(_TORCH_CALL, 0.332, 0.0199)
+_DENSE_DEPTHWISE = Speed(_TORCH_CALL, 0.0, 0.204)
 _SPARSE = {
-    "unstructured": Speed(_CALL, 0.218, 0.0424),
-    "block": Speed(_CALL, 0.140, 0.0269),
-    "channels": Speed(_CALL, 0.193, 0.0291),
-    "taps": Speed(_CALL, 0.500, 0.0500),
+    "unstructured": Speed(_CALL, 0.196, 0.0418),
+    "block": Speed(_CALL, 0.140, 0.0270),
+    "channels": Speed(_CALL, 0.200, 0.0252),
+    "taps": Speed(_CALL, 0.500, 0.0480),
 }
-_CHANNELS_KERNEL = Speed(_CALL, 0.271, 0.0209)
+_CHANNELS_KERNEL = Speed(_CALL, 0.266, 0.0218)
 
 
 def _work(shape: Sequence[int], groups: int, size: Size) -> tuple[int, int]:
