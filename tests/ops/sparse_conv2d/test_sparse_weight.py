@@ -1,6 +1,7 @@
 """SparseConvWeight: packing, files, what is refused, and which format `auto` takes."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -304,3 +305,10 @@ def test_there_are_no_sparse_kernels_for_other_devices() -> None:
     choice = fastest(np.eye(64, dtype=bool)[:, :, None, None], 1, (56, 56), "cuda")
     assert choice.format == "dense"
     assert "no sparse kernels for cuda" in choice.reason
+
+
+def test_files_say_which_package_they_need(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    weight = SparseConvWeight.from_dense(W, PARTLY, "taps")
+    with pytest.raises(ImportError, match="SparseConvWeight: files need the package safetensors"):
+        weight.save(tmp_path / "weight.safetensors")
