@@ -14,6 +14,7 @@ from lmwp_ops._dispatch import (
     use_backend,
 )
 from lmwp_ops._warmup import warmup
+from lmwp_ops.nn.sparsify import sparsify
 from lmwp_ops.ops.bn_prelu_gap import bn_prelu_gap
 from lmwp_ops.ops.channel_spatial_attention import channel_spatial_attention
 from lmwp_ops.ops.depthwise_scales import depthwise_scales
@@ -22,9 +23,11 @@ from lmwp_ops.ops.goctconv2d import goctconv2d
 from lmwp_ops.ops.il_block import il_block
 from lmwp_ops.ops.multiscale_mix import multiscale_mix
 from lmwp_ops.ops.multiscale_norm_mix import multiscale_norm_mix
+from lmwp_ops.ops.sparse_conv2d import SparseConvWeight, sparse_conv2d
 
 __all__ = [
     "BackendError",
+    "SparseConvWeight",
     "bn_prelu_gap",
     "channel_spatial_attention",
     "decomposed",
@@ -38,6 +41,8 @@ __all__ = [
     "multiscale_mix",
     "multiscale_norm_mix",
     "nn",
+    "sparse_conv2d",
+    "sparsify",
     "use_backend",
     "warmup",
 ]

@@ -44,6 +44,11 @@ def tensors(value: Any) -> Iterator[Tensor]:
             yield from tensors(inner)
 
 
+def double(tensor: Tensor) -> Tensor:
+    """In float64, unless it holds indices."""
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
 def convert(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     """The same arguments with `function` applied to every tensor."""
     if isinstance(value, Tensor):

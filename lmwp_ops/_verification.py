@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lmwp_ops import _disk_cache, _gpu
 from lmwp_ops._backends import GPU_BACKENDS
-from lmwp_ops._examples import convert, tensors
+from lmwp_ops._examples import convert, double, tensors
 from lmwp_ops._gpu import Gpu, Place
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _error(op: "Op", candidate: "Candidate", place: Place) -> str | None:
         args = op.example(place.device, place.dtype, None)
         on_cpu = convert(args, Tensor.cpu)  # waits: errors of earlier kernels are not of this one
         plain = list(tensors(reference(*on_cpu)))
-        truth = list(tensors(reference(*convert(on_cpu, Tensor.double))))
+        truth = list(tensors(reference(*convert(on_cpu, double))))
         try:
             got = [y.cpu() for y in tensors(candidate.run(*args))]
         except torch.OutOfMemoryError:

@@ -18,6 +18,7 @@ PACKAGES = {
     "lmwp_bench": {"lmwp_ops", "lmwp_models"},
 }
 OPS_NEEDS = {"torch", "numpy", "triton"}
+OPS_MAY_HAVE = {"safetensors"}
 
 # Part of a package -> its layer; layer -> the layers it may import. A part may import itself.
 # A module of lmwp_models that is not named here belongs to the networks.
@@ -148,10 +149,11 @@ def _problem(module: str, package: str, name: str, lazy: bool) -> str | None:
     elif target in ("build_tools", "tests"):
         return "not part of the installation"
     elif package == "lmwp_ops" and target not in sys.stdlib_module_names:
-        if target not in OPS_NEEDS:
+        if target not in OPS_NEEDS | OPS_MAY_HAVE:
             return f"lmwp_ops needs {', '.join(sorted(OPS_NEEDS))} only"
-        if target == "triton" and not lazy and not module.endswith(".triton_kernels"):
-            return "triton is imported lazily"
+        optional = target == "triton" or target in OPS_MAY_HAVE
+        if optional and not lazy and not module.endswith(".triton_kernels"):
+            return f"{target} is imported lazily"
     return None
 
 
@@ -201,7 +203,8 @@ def test_modules_are_found() -> None:
         ("lmwp_ops.env", "import lmwp_models.csnet", "may not import lmwp_models"),
         ("lmwp_ops.env", "from lmwp_bench import x", "may not import lmwp_bench"),
         ("lmwp_ops.env", "import scipy.ndimage", "needs numpy, torch, triton only"),
-        ("lmwp_ops.ops.a.op", "import triton", "lazily"),
+        ("lmwp_ops.ops.a.op", "import triton", "triton is imported lazily"),
+        ("lmwp_ops.ops.a.weight", "import safetensors", "safetensors is imported lazily"),
         ("lmwp_ops.ops.a.op", "from lmwp_ops.nn import A", "layer ops may not import layer nn"),
         ("lmwp_ops._loader", "def f():\n  from lmwp_ops.ops import a", "layer base"),
         ("lmwp_ops.nn.a", "from lmwp_ops import a", "no layer"),

@@ -9,6 +9,7 @@ from lmwp_bench.ops.dilated_bank import DILATED_BANK
 from lmwp_bench.ops.goctconv2d import GOCTCONV2D
 from lmwp_bench.ops.il_block import IL_BLOCK
 from lmwp_bench.ops.multiscale_mix import MULTISCALE_MIX, MULTISCALE_NORM_MIX
+from lmwp_bench.ops.sparse_conv2d import SPARSE_CONV2D
 from lmwp_bench.ops.spec import OpSpec
 
 OPS: dict[str, OpSpec[Any]] = {
@@ -17,6 +18,7 @@ OPS: dict[str, OpSpec[Any]] = {
         *(DEPTHWISE_SCALES, GOCTCONV2D, IL_BLOCK, DILATED_BANK, BN_PRELU_GAP),
         CHANNEL_SPATIAL_ATTENTION,
         *(MULTISCALE_MIX, MULTISCALE_NORM_MIX),
+        SPARSE_CONV2D,
     )
 }
 

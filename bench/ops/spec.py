@@ -79,6 +79,10 @@ class OpSpec(Generic[Shape]):
     differentiable: bool = True
     epilogue: bool = True
 
+    def params(self, shape: Shape) -> dict[str, int]:
+        """Numbers of a shape that its speed is plotted over, by name."""
+        return {}
+
     def inputs(
         self, shape: Shape, batch: int, dtype: torch.dtype, device: torch.device, seed: int
     ) -> Inputs:

@@ -72,6 +72,7 @@ class OpRun:
                 "batch": self.batch,
                 "threads": self.threads,
                 "direction": self.direction,
+                **self.spec.params(self.shape),
             },
             variants=[
                 Variant(

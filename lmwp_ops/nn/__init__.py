@@ -7,6 +7,8 @@ from lmwp_ops.nn.dilated_bank import DilatedBank
 from lmwp_ops.nn.goctconv2d import GOctConv2d
 from lmwp_ops.nn.il_block import ILBlock
 from lmwp_ops.nn.multiscale_mix import MultiscaleMix
+from lmwp_ops.nn.sparse_conv2d import SparseConv2d
+from lmwp_ops.nn.sparsify import SparsifyReport, sparsify
 
 __all__ = [
     "CBAM",
@@ -16,5 +18,8 @@ __all__ = [
     "GOctConv2d",
     "ILBlock",
     "MultiscaleMix",
+    "SparseConv2d",
+    "SparsifyReport",
     "norm_prelu_in_training",
+    "sparsify",
 ]

@@ -42,6 +42,7 @@ KERNELS = {
     "depthwise_scales": ("depthwise_scales", "depthwise_scales_weight"),
     "multiscale_conv": ("multiscale_conv", "multiscale_weight"),
     "multiscale_mix": ("multiscale_mix", "multiscale_mix_backward"),
+    "sparse_conv2d": ("sparse_conv2d",),
 }
 
 

@@ -1,0 +1,232 @@
+// Convolution by a pruned weight.
+//
+// A task is a tile of pixels of one image and the output channels of one group. The input channels
+// that these read are brought into float32 planes that stay in cache: conversion, any strides,
+// padding and the stride of the convolution happen on the way, and so do sets of the cache that
+// whole maps would share. A nonzero of the weight is then one constant offset, and the pixels of
+// all rows of a tile one run of vectors. See the op's README for the counts.
+#include "cpu/sparse_conv2d.h"
+
+#include "cpu/denormals.h"
+#include "cpu/sparse_tile.h"
+
+namespace lmwp::LMWP_ISA {
+namespace {
+
+int64_t tile_rows(const SparseConvProblem& p) { return ceil_div(p.out_height, p.tiling.rows); }
+int64_t tile_columns(const SparseConvProblem& p) { return ceil_div(p.out_width, p.tiling.columns); }
+
+int64_t task_count(const SparseConvProblem& p) {
+  return p.batch * tile_rows(p) * tile_columns(p) * p.groups * p.splits;
+}
+
+// Room for the results of one channel over a tile.
+int64_t result_floats(const SparseConvProblem& p) {
+  return spaced((p.tiling.rows - 1) * p.tiling.pitch + p.tiling.columns + kAlign);
+}
+
+// Channels that have room for their results at a time.
+int64_t result_channels(const SparseConvProblem& p) {
+  return p.singles.offset ? p.singles.channels / p.groups : kSparseChannels;
+}
+
+int64_t scratch_floats(const SparseConvProblem& p) {
+  return p.plane_count * p.tiling.floats + result_channels(p) * result_floats(p) + 2 * kAlign;
+}
+
+// Runs tasks with elements of type T.
+template <typename T>
+class Runner {
+ public:
+  Runner(const SparseConvProblem& problem, float* scratch)
+      : p_(problem), stride_(result_floats(problem)) {
+    Arena arena(scratch);
+    results_ = arena.take(result_channels(problem) * stride_);
+    planes_ = arena.take(0);
+  }
+
+  void run(int64_t task) {
+    const int64_t split = task % p_.splits;
+    task /= p_.splits;
+    const int64_t group = task % p_.groups;
+    task /= p_.groups;
+    column_ = task % tile_columns(p_) * p_.tiling.columns;
+    task /= tile_columns(p_);
+    row_ = task % tile_rows(p_) * p_.tiling.rows;
+    image_ = task / tile_rows(p_);
+    rows_ = min(p_.tiling.rows, p_.out_height - row_);
+    columns_ = min(p_.tiling.columns, p_.out_width - column_);
+    vectors_ = ceil_div((rows_ - 1) * p_.tiling.pitch + columns_, kLanes);
+    // Whether results can be stored where they belong.
+    direct_ = is_float32(static_cast<const T*>(nullptr)) && rows_ == 1 && p_.y_stride[3] == 1;
+    find_planes(group * p_.group_channels);
+
+    if (p_.singles.offset) {
+      const int64_t channels = p_.singles.channels / p_.groups, first = group * channels;
+      const Range range(channels, split, p_.splits);
+      compute_singles(first + range.begin, range.end - range.begin);
+    } else {
+      const int64_t first = p_.first_row[group];
+      const Range range(p_.first_row[group + 1] - first, split, p_.splits);
+      for (int64_t r = range.begin; r < range.end; ++r) compute(p_.rows[first + r]);
+    }
+  }
+
+ private:
+  // One of `parts` parts of `count`, as even as can be.
+  struct Range {
+    Range(int64_t count, int64_t part, int64_t parts)
+        : begin(part * count / parts), end((part + 1) * count / parts) {}
+    const int64_t begin, end;
+  };
+
+  // Where the tile's pixels of the channels from `channel` on are, or are brought to.
+  void find_planes(int64_t channel) {
+    if (p_.in_place && columns_ % kLanes == 0) {
+      base_ = static_cast<const float*>(p_.x) + image_ * p_.x_stride[0] + channel * p_.x_stride[1] +
+              column_;
+      source_ = p_.in_place;
+      return;
+    }
+    for (int64_t i = 0; i < p_.plane_count; ++i) {
+      load_plane(channel + p_.planes[i].channel, p_.planes[i], planes_ + i * p_.tiling.floats);
+    }
+    base_ = planes_;
+    source_ = p_.source;
+  }
+
+  void load_plane(int64_t channel, const SparsePlane& plane, float* to) const {
+    const T* const x =
+        static_cast<const T*>(p_.x) + image_ * p_.x_stride[0] + channel * p_.x_stride[1];
+    const int64_t width = columns_ + (p_.tiling.pitch - p_.tiling.columns);
+    const int64_t first = plane.column + column_ * p_.step[1], step = p_.step[1];
+    // Columns [begin, end) of the plane are in the map, those around them are padding.
+    const int64_t begin = min(ceil_div(max(0, -first), step), width);
+    const int64_t inside = first < p_.width ? ceil_div(p_.width - first, step) : 0;
+    const int64_t end = max(begin, min(width, inside));
+    for (int64_t i = 0; i < rows_ + p_.tiling.halo; ++i, to += p_.tiling.pitch) {
+      const int64_t h = plane.row + (row_ + i) * p_.step[0];
+      if (h < 0 || h >= p_.height || begin == end) {
+        clear(to, 0, width);
+        continue;
+      }
+      const T* const row = x + h * p_.x_stride[2];
+      read_row(row + (first + begin * step) * p_.x_stride[3], step * p_.x_stride[3], end - begin,
+               row + (p_.width - 1) * p_.x_stride[3] + 1, to + begin);
+      clear(to, 0, begin);
+      clear(to, end, width);
+    }
+  }
+
+  static void clear(float* row, int64_t begin, int64_t end) {
+    if (begin < end) __builtin_memset(row + begin, 0, (end - begin) * sizeof(float));
+  }
+
+  // A panel of pixels is finished before the next one: what a slab reads of it stays in the first
+  // level of the cache.
+  void compute_singles(int64_t channel, int64_t count) {
+    SparseSlab slab{};
+    slab.column = p_.singles.column;
+    slab.weight = p_.singles.weight;
+    slab.channel = channel;
+    slab.count = count;
+    slab.sum_stride = stride_;
+    slab.stride = p_.y_stride[1];
+    slab.scale = p_.scale;
+    slab.shift = p_.shift;
+    slab.slope = p_.slope;
+    const int64_t panel = ceil_div(vectors_, ceil_div(vectors_, kSparseVectors));
+    for (int64_t v = 0; v < vectors_; v += panel) {
+      const int64_t pixel = v * kLanes;
+      const SparseSinglesFunction compute = sparse_singles_function(min(vectors_ - v, panel));
+      slab.sums = results_ + pixel;
+      slab.pixels = direct_ ? columns_ - pixel : vectors_ * kLanes;
+      slab.out = direct_ ? reinterpret_cast<float*>(output(channel, 0)) + pixel : nullptr;
+      for (int64_t s = 0; s < p_.singles.slabs; ++s) {
+        slab.offset = p_.singles.offset + s * p_.singles.channels + channel;
+        slab.is_first = s == 0;
+        slab.is_last = s + 1 == p_.singles.slabs;
+        compute({base_ + pixel, source_}, slab);
+      }
+    }
+    if (direct_) return;
+    for (int64_t r = 0; r < count; ++r) write(channel + r, results_ + r * stride_);
+  }
+
+  // The channels of `rows`, a few at a time and as evenly as can be.
+  void compute(const SparseRows& rows) {
+    const int64_t tiles = ceil_div(rows.count, kSparseChannels);
+    for (int64_t t = 0; t < tiles; ++t) {
+      const int64_t begin = t * rows.count / tiles, end = (t + 1) * rows.count / tiles;
+      compute(rows, begin, end - begin);
+    }
+  }
+
+  void compute(const SparseRows& rows, int64_t first, int64_t count) {
+    SparseTarget target;
+    for (int64_t t = 0; t < count; ++t) {
+      const int64_t c = rows.output[first + t];
+      target.scale[t] = p_.scale ? p_.scale[c] : 1.0f;
+      target.shift[t] = p_.shift ? p_.shift[c] : 0.0f;
+      target.slope[t] = p_.slope ? p_.slope[c] : 1.0f;
+    }
+    target.out = results_;
+    target.stride = stride_;
+    target.pixels = vectors_ * kLanes;
+    const bool neighbours = rows.output[first + count - 1] - rows.output[first] == count - 1;
+    if (direct_ && neighbours) {
+      target.out = reinterpret_cast<float*>(output(rows.output[first], 0));
+      target.stride = p_.y_stride[1];
+      target.pixels = columns_;
+    }
+    sparse_tile_function(count)({base_, source_}, rows, rows.weight + first * rows.output_step,
+                                target, vectors_);
+    if (direct_ && neighbours) return;
+    for (int64_t t = 0; t < count; ++t) write(rows.output[first + t], results_ + t * stride_);
+  }
+
+  // Takes the results of a channel over the tile to the output.
+  void write(int64_t c, const float* results) const {
+    for (int64_t i = 0; i < rows_; ++i) {
+      write_row(results + i * p_.tiling.pitch, columns_, output(c, i), p_.y_stride[3]);
+    }
+  }
+
+  // Where the first pixel of a row of the tile goes.
+  T* output(int64_t c, int64_t row) const {
+    return static_cast<T*>(p_.y) + image_ * p_.y_stride[0] + c * p_.y_stride[1] +
+           (row_ + row) * p_.y_stride[2] + column_ * p_.y_stride[3];
+  }
+
+  const SparseConvProblem& p_;
+  const int64_t stride_;
+  float *results_, *planes_;
+  int64_t image_, row_, column_, rows_, columns_, vectors_;  // of the tile
+  bool direct_;
+  const float* base_;
+  const int32_t* source_;
+};
+
+template <typename T>
+void run_as(const SparseConvProblem& problem, int64_t begin, int64_t end, float* scratch) {
+  Runner<T> runner(problem, scratch);
+  for (int64_t task = begin; task < end; ++task) runner.run(task);
+}
+
+void run(const SparseConvProblem& problem, int64_t begin, int64_t end, float* scratch) {
+  const FlushDenormals flush;
+  switch (problem.dtype) {
+    case Dtype::float32:
+      return run_as<float>(problem, begin, end, scratch);
+    case Dtype::float16:
+      return run_as<Half>(problem, begin, end, scratch);
+    case Dtype::bfloat16:
+      return run_as<BFloat16>(problem, begin, end, scratch);
+  }
+}
+
+}  // namespace
+
+SparseConvKernel sparse_conv2d_kernel() { return {task_count, scratch_floats, run}; }
+
+}  // namespace lmwp::LMWP_ISA

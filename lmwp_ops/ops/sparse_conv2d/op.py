@@ -1,0 +1,148 @@
+"""Registration of `sparse_conv2d`: schema, fake, autograd, autocast and backends."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from lmwp_ops import _dispatch
+from lmwp_ops._layout import empty_like_layout
+from lmwp_ops._library import define
+from lmwp_ops._registration import empty_gradients, invoke, register, register_gradient
+from lmwp_ops.ops._arguments import argument_error
+from lmwp_ops.ops.sparse_conv2d import reference
+from lmwp_ops.ops.sparse_conv2d.checks import OP, check, check_backward, output_shape
+from lmwp_ops.ops.sparse_conv2d.example import example
+from lmwp_ops.ops.sparse_conv2d.weight import SparseConvWeight
+
+Pair = int | Sequence[int]
+"""One int for both directions, or (vertical, horizontal)."""
+
+_ARGUMENTS = (
+    "Tensor x, Tensor values, Tensor[] indices, Tensor[] bias, Tensor[] scale, Tensor[] shift, "
+    "Tensor[] slope, str format, int[] shape, int[] block, int[] stride, int[] padding, "
+    "int[] dilation, int groups"
+)
+_FORWARD = f"({_ARGUMENTS}) -> Tensor"
+_KINDS = ", ".join(["Tensor[]"] * 7)
+define(OP, _FORWARD)
+define(f"{OP}_backward", f"(Tensor grad, {_ARGUMENTS}, bool[7] wanted) -> ({_KINDS})")
+# Implemented by the compiled library _C.
+define(f"{OP}_cpp", _FORWARD)
+
+
+def sparse_conv2d(
+    x: Tensor,
+    weight: SparseConvWeight,
+    bias: Tensor | None = None,
+    *,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    affine: tuple[Tensor, Tensor] | None = None,
+    slope: Tensor | None = None,
+) -> Tensor:
+    """Convolve by a pruned weight: `prelu(scale * (conv2d(x, weight) + bias) + shift)`.
+
+    What was pruned costs nothing: see `SparseConvWeight` for the formats, and its `from_dense` for
+    when a format is worth it. One in the format `dense` is convolved by torch.
+
+    Args:
+        x: [N, C, H, W] in float16, bfloat16, float32 or float64 (reference only); any strides.
+        weight: of O output channels.
+        bias: [O].
+        stride, padding, dilation: as in `torch.nn.functional.conv2d`, ints or pairs; the padding
+            is of zeros.
+        affine: (scale, shift), each [O]; a folded batch norm.
+        slope: PReLU slopes [O].
+
+    Parameters have the dtype of x; with 16-bit x they may stay float32. Under autocast x is cast
+    and the parameters are not.
+
+    Returns:
+        [N, O, H', W'], with the dtype and memory format of x.
+
+    Differentiable once with respect to x, the kept values and every other parameter; results are
+    deterministic.
+
+    Raises:
+        ValueError: an argument does not fit; the text names it, what was expected and what came.
+        BackendError: a backend forced by `use_backend` cannot run the call.
+    """
+    args = _bind(
+        *(x, weight, bias),
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        affine=affine,
+        slope=slope,
+    )
+    if _dispatch.is_decomposed():
+        check(*args)
+        return reference.forward(*args)
+    y: Tensor = invoke(OP, check, args)
+    return y
+
+
+def _bind(
+    x: Tensor,
+    weight: SparseConvWeight,
+    bias: Tensor | None = None,
+    *,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    affine: tuple[Tensor, Tensor] | None = None,
+    slope: Tensor | None = None,
+) -> tuple[Any, ...]:
+    if not isinstance(weight, SparseConvWeight):
+        raise argument_error(OP, "weight", "a SparseConvWeight", type(weight).__name__)
+    scale, shift = ([], []) if affine is None else ([affine[0]], [affine[1]])
+    return (
+        *(x, weight.values, list(weight.indices), [] if bias is None else [bias], scale, shift),
+        *([] if slope is None else [slope], weight.format, list(weight.shape), list(weight.block)),
+        *(_pair("stride", stride), _pair("padding", padding), _pair("dilation", dilation)),
+        weight.groups,
+    )
+
+
+def _pair(name: str, given: Pair) -> list[int]:
+    pair = [given, given] if isinstance(given, int) else list(given)
+    if len(pair) != 2 or not all(isinstance(side, int) for side in pair):
+        raise argument_error(OP, name, "an int or two", given)
+    return pair
+
+
+def _fake_forward(x: Tensor, *args: Any) -> Tensor:
+    shape, _, stride, padding, dilation = args[7:12]
+    return empty_like_layout(x, output_shape(x, shape, stride, padding, dilation))
+
+
+def _fake_backward(grad: Tensor, x: Tensor, *args: Any) -> tuple[list[Tensor], ...]:
+    values, _, *lists = args[:6]
+    wanted = list(args[-1])
+    wanted[2] = False
+    return empty_gradients([x], ([values], [], *lists), wanted)
+
+
+def _refuse_dense(x: Tensor, values: Tensor, indices: list[Tensor], *rest: Any) -> str | None:
+    return "its weight is kept dense: see the weight's reason" if rest[4] == "dense" else None
+
+
+register(
+    OP,
+    check=check,
+    fake=_fake_forward,
+    reference=reference.forward,
+    compiled=("cpp",),
+    bind=_bind,
+    example=example,
+    refuse={"cpp": _refuse_dense},
+)
+register_gradient(
+    OP,
+    check=check_backward,
+    fake=_fake_backward,
+    reference=reference.backward,
+    compiled={},
+)

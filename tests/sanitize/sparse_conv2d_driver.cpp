@@ -1,0 +1,229 @@
+// Runs the kernel of convolutions by pruned weights of one instruction set over small problems,
+// each tensor in a heap block of exactly its size, and compares with loops in double. Prints
+// nothing and returns 0 if all is well. With "fault" as argument the last element of an input is
+// missing: a sanitizer must stop it.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <memory>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "cpu/sparse_conv2d.h"
+#include "cpu/sparse_plan.h"
+#include "elements.h"
+
+namespace {
+
+using lmwp::Dtype;
+
+struct Shape {
+  int64_t batch, height, width;
+  lmwp::SparseGeometry geometry;  // without sizes
+  int64_t rows;                   // output channels that read the same
+  int64_t slabs;                  // of single rows, of 4 columns
+};
+
+struct Settings {
+  Dtype dtype;
+  bool channels_last, epilogue, in_place;
+};
+
+// A feature in a block of its own.
+struct Map {
+  Map(int64_t batch, int64_t channels, int64_t height, int64_t width, const Settings& settings,
+      int64_t missing)
+      : dtype(settings.dtype), stride{channels * height * width, height * width, width, 1} {
+    if (settings.channels_last) {
+      stride[1] = 1;
+      stride[2] = width * channels;
+      stride[3] = channels;
+    }
+    const int64_t count = batch * channels * height * width - missing;
+    data.reset(new char[count * size_of(dtype)]);
+    for (int64_t i = 0; i < count; ++i) put(data.get(), i, coarse(), dtype);
+  }
+
+  double at(int64_t n, int64_t c, int64_t h, int64_t w) const {
+    return get(data.get(), n * stride[0] + c * stride[1] + h * stride[2] + w * stride[3], dtype);
+  }
+
+  const Dtype dtype;
+  int64_t stride[4];
+  std::unique_ptr<char[]> data;
+};
+
+// A random half of the matrix [out channels, columns], packed as the kernel reads it.
+class Matrix {
+ public:
+  Matrix(const Shape& shape, int64_t columns) : columns_(columns) {
+    const lmwp::SparseGeometry& g = shape.geometry;
+    const int64_t blocks = g.out_channels / shape.rows, slab = shape.slabs > 1 ? 4 : columns;
+    dense.assign(g.out_channels * columns, 0);
+    outputs_.resize(g.out_channels);
+    std::iota(outputs_.begin(), outputs_.end(), 0);
+    offsets_.push_back(0);
+    for (int64_t s = 0; s < shape.slabs; ++s) {
+      for (int64_t b = 0; b < blocks; ++b) {
+        for (int64_t k = s * slab; k < std::min(columns, (s + 1) * slab); ++k) {
+          if (random_bits() % 2) continue;
+          index_.push_back(static_cast<int32_t>(k));
+          for (int64_t t = 0; t < shape.rows; ++t) {
+            weight_.push_back(static_cast<float>(coarse()));
+            dense[(b * shape.rows + t) * columns + k] = weight_.back();
+          }
+        }
+        offsets_.push_back(static_cast<int32_t>(index_.size()));
+      }
+    }
+    index_.shrink_to_fit();
+    weight_.shrink_to_fit();
+    offsets_.shrink_to_fit();
+    if (shape.rows == 1) {
+      singles_ = {offsets_.data(), index_.data(), weight_.data(), g.out_channels, shape.slabs};
+      return;
+    }
+    for (int64_t b = 0; b < blocks; ++b) {
+      rows_.push_back({&outputs_[b * shape.rows], shape.rows, shape.rows, 1,
+                       weight_.data() + offsets_[b] * shape.rows, index_.data() + offsets_[b],
+                       offsets_[b + 1] - offsets_[b]});
+    }
+    for (int64_t i = 0; i <= g.groups; ++i) first_row_.push_back(i * blocks / g.groups);
+  }
+
+  void describe(lmwp::SparseConvProblem& problem) const {
+    problem.singles = singles_;
+    problem.rows = rows_.data();
+    problem.first_row = first_row_.data();
+  }
+
+  std::vector<double> dense;
+
+ private:
+  const int64_t columns_;
+  std::vector<int32_t> outputs_, offsets_, index_;
+  std::vector<float> weight_;
+  std::vector<lmwp::SparseRows> rows_;
+  std::vector<int64_t> first_row_;
+  lmwp::SparseSingles singles_{};
+};
+
+double truth(const Shape& shape, const Map& x, const Matrix& matrix, int64_t n, int64_t o,
+             int64_t h, int64_t w) {
+  const lmwp::SparseGeometry& g = shape.geometry;
+  const int64_t first = o / (g.out_channels / g.groups) * g.group_channels;
+  const double* weight = matrix.dense.data() + o * g.group_channels * g.kernel[0] * g.kernel[1];
+  double sum = 0;
+  for (int64_t c = 0; c < g.group_channels; ++c) {
+    for (int64_t i = 0; i < g.kernel[0]; ++i) {
+      for (int64_t j = 0; j < g.kernel[1]; ++j, ++weight) {
+        const int64_t row = h * g.step[0] + i * g.dilation[0] - g.padding[0];
+        const int64_t column = w * g.step[1] + j * g.dilation[1] - g.padding[1];
+        if (row < 0 || row >= shape.height || column < 0 || column >= shape.width) continue;
+        sum += *weight * x.at(n, first + c, row, column);
+      }
+    }
+  }
+  return sum;
+}
+
+std::vector<float> parameters(int64_t count) {
+  std::vector<float> values(count);
+  for (float& value : values) value = static_cast<float>(coarse());
+  return values;
+}
+
+bool check(Shape shape, const Settings& s, bool fault) {
+  lmwp::SparseGeometry& g = shape.geometry;
+  const int64_t size[2] = {shape.height, shape.width};
+  for (int d = 0; d < 2; ++d) {
+    g.size[d] = size[d];
+    g.out_size[d] =
+        (size[d] + 2 * g.padding[d] - g.dilation[d] * (g.kernel[d] - 1) - 1) / g.step[d] + 1;
+  }
+  const int64_t height = g.out_size[0], width = g.out_size[1];
+  const Map x(shape.batch, g.group_channels * g.groups, shape.height, shape.width, s, fault);
+  Map y(shape.batch, g.out_channels, height, width, s, 0);
+  const Matrix matrix(shape, g.group_channels * g.kernel[0] * g.kernel[1]);
+  const auto scale = parameters(g.out_channels), shift = parameters(g.out_channels);
+  const auto slope = parameters(g.out_channels);
+
+  std::vector<int32_t> channels(g.group_channels);
+  std::iota(channels.begin(), channels.end(), 0);
+  lmwp::SparsePlan plan(g, channels);
+  if (s.in_place) plan.read_in_place(x.stride[1]);
+  lmwp::SparseConvProblem p{};
+  p.dtype = s.dtype;
+  p.x = x.data.get();
+  p.y = y.data.get();
+  p.batch = shape.batch;
+  p.height = shape.height;
+  p.width = shape.width;
+  p.out_height = height;
+  p.out_width = width;
+  std::copy(x.stride, x.stride + 4, p.x_stride);
+  std::copy(y.stride, y.stride + 4, p.y_stride);
+  if (s.epilogue) {
+    p.scale = scale.data();
+    p.shift = shift.data();
+    p.slope = slope.data();
+  }
+  matrix.describe(p);
+  plan.describe(p, 3);
+  const lmwp::SparseConvKernel kernel = lmwp::LMWP_ISA::sparse_conv2d_kernel();
+  std::unique_ptr<float[]> scratch(new float[kernel.scratch_floats(p)]);
+  // Last first: a task must not lean on another's order.
+  for (int64_t task = kernel.task_count(p) - 1; task >= 0; --task) {
+    kernel.run(p, task, task + 1, scratch.get());
+  }
+
+  const double exact = s.dtype == Dtype::float32 ? 1e-4 : s.dtype == Dtype::float16 ? 1e-2 : 6e-2;
+  for (int64_t n = 0; n < shape.batch; ++n)
+    for (int64_t o = 0; o < g.out_channels; ++o)
+      for (int64_t h = 0; h < height; ++h)
+        for (int64_t w = 0; w < width; ++w) {
+          double z = truth(shape, x, matrix, n, o, h, w);
+          if (s.epilogue) z = z * scale[o] + shift[o];
+          if (s.epilogue && z < 0) z *= slope[o];
+          const double got = y.at(n, o, h, w);
+          if (std::abs(got - z) <= exact * (1 + std::abs(z))) continue;
+          std::fprintf(stderr, "dtype %d: %ldx%ldx%ld at (%ld, %ld, %ld, %ld): %g, expected %g\n",
+                       static_cast<int>(s.dtype), g.out_channels, shape.height, shape.width, n, o,
+                       h, w, got, z);
+          return false;
+        }
+  return true;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const bool fault = argc > 1 && std::string(argv[1]) == "fault";
+  const std::vector<Shape> shapes = {
+      {2, 1, 121, {7, 9, 1, {1, 1}, {1, 1}, {0, 0}, {1, 1}, {}, {}}, 1, 3},
+      {1, 1, 288, {5, 6, 1, {1, 1}, {1, 1}, {0, 0}, {1, 1}, {}, {}}, 1, 1},
+      {1, 1, 144, {12, 10, 1, {1, 1}, {1, 1}, {0, 0}, {1, 1}, {}, {}}, 4, 1},
+      {1, 1, 3, {18, 4, 1, {1, 1}, {1, 1}, {0, 0}, {1, 1}, {}, {}}, 9, 1},
+      {2, 9, 7, {4, 3, 2, {1, 1}, {2, 1}, {1, 0}, {1, 1}, {}, {}}, 1, 1},
+      {1, 11, 13, {5, 1, 5, {3, 3}, {1, 1}, {1, 1}, {1, 1}, {}, {}}, 1, 1},
+      {1, 12, 10, {6, 1, 6, {3, 5}, {2, 2}, {1, 2}, {1, 1}, {}, {}}, 1, 1},
+      {1, 9, 20, {6, 4, 1, {3, 3}, {1, 1}, {2, 2}, {2, 2}, {}, {}}, 3, 1},
+      {1, 7, 15, {4, 3, 1, {3, 2}, {3, 2}, {4, 0}, {1, 3}, {}, {}}, 2, 1},
+      {1, 1, 1, {1, 1, 1, {1, 1}, {1, 1}, {0, 0}, {1, 1}, {}, {}}, 1, 1},
+      {1, 2, 4200, {2, 1, 1, {1, 3}, {1, 1}, {0, 1}, {1, 1}, {}, {}}, 1, 1},
+  };
+  int turn = 0;
+  for (const Shape& shape : shapes)
+    for (bool channels_last : {false, true})
+      for (Dtype dtype : {Dtype::float32, Dtype::float16, Dtype::bfloat16}) {
+        const bool can =
+            shape.height == 1 && shape.width % 16 == 0 && !channels_last && dtype == Dtype::float32;
+        for (bool in_place : {false, true}) {
+          if (in_place && !can) continue;
+          if (!check(shape, {dtype, channels_last, ++turn % 3 != 0, in_place}, fault)) return 1;
+        }
+      }
+  return 0;
+}
