@@ -150,7 +150,7 @@ def _problem(module: str, package: str, name: str, lazy: bool) -> str | None:
     elif package == "lmwp_ops" and target not in sys.stdlib_module_names:
         if target not in OPS_NEEDS:
             return f"lmwp_ops needs {', '.join(sorted(OPS_NEEDS))} only"
-        if target == "triton" and not lazy and not module.endswith(".triton_kernels"):
+        if target == "triton" and not lazy and not module.endswith("_kernels"):
             return "triton is imported lazily"
     return None
 

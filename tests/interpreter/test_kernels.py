@@ -41,7 +41,7 @@ FAULTS = {
     "NaN lost": ("multiscale defaults", MAXIMUM, "tl.where(best > value, best, value * 1.0)"),
     "taps not turned": ("multiscale dilations", "K * K - 1 - tap", "tap"),
     "splits overlap": ("multiscale defaults", "split * s.steps", "split"),
-    "entry pool": ("multiscale options", "* 0.25", "* 0.5"),
+    "entry pool": ("multiscale options", "value = value * 0.25", "value = value * 0.5"),
 }
 
 
