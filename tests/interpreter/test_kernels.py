@@ -23,6 +23,7 @@ if release(triton) < (3, 9) and release(numpy.__version__) >= (2, 4):
 
 CHECKS = {
     "bn_prelu_gap": ("forward", "gradients", "options", "statistics"),
+    "channel_spatial_attention": ("forward", "gradients", "steps", "ties"),
     "depthwise_scales": ("forward", "gradients", "options", "public"),
     "multiscale": ("sums", "defaults", "options", "dilations"),
 }
@@ -32,6 +33,23 @@ FAULTS = {
     "tiles left out": ("bn_prelu_gap forward", "range(0, s.tiles, TILES)", "range(0, 1, TILES)"),
     "tiles counted as full": ("bn_prelu_gap forward", "s.parts * PIXELS, PIXELS)", "1, PIXELS)"),
     "gradients through no variance": ("bn_prelu_gap gradients", "- centred * by_x", ""),
+    "pixels of a part left out": (
+        "channel_spatial_attention steps",
+        "for step in range(s.part_blocks):\n        pixel = pixels_of(part * s.part_blocks + step",
+        "for step in range(s.part_blocks):\n        pixel = pixels_of(part + step",
+    ),
+    "the last of equal maxima": (
+        "channel_spatial_attention ties",
+        "(value > best)",
+        "(value >= best)",
+    ),
+    "a maximum is no NaN": ("channel_spatial_attention ties", "tl.where(wrong", "tl.where(False"),
+    "kernels in a corner": ("channel_spatial_attention forward", "down + REACH", "down"),
+    "spatial taps not turned": (
+        "channel_spatial_attention gradients",
+        "-down, -right",
+        "down, right",
+    ),
     "reads below the map": ("depthwise_scales forward", "(row // DIVISOR < height)", "True"),
     "reads left of the map": ("depthwise_scales forward", "column > 0", "column >= 0"),
     "depthwise taps": ("depthwise_scales gradients", "K * K - 1 - i if FLIP", "i if FLIP"),
