@@ -11,6 +11,7 @@ from lmwp_ops.ops.channel_spatial_attention import gradient_kernels, reference
 from lmwp_ops.ops.channel_spatial_attention import triton_launch as launch
 
 from ..ops.channel_spatial_attention.cases import draw
+from ..ops.exactness import assert_as_exact
 from ..ops.feature_ops import (
     FEATURE_OPS,
     assert_forward_is_exact,
@@ -79,13 +80,15 @@ def ties() -> None:
     args = draw((2, 40, 9, 15), torch.float32, sizes=(3,))
     args[0].copy_(torch.randint(-1, 2, args[0].shape))
     grad, wanted = torch.randn_like(args[0]), [True] * 4
-    got, truth = launch.backward(grad, *args, wanted), double((grad, *args))
-    torch.testing.assert_close(
-        [g.double() for g in tensors(got)],
-        list(tensors(reference.backward(*truth, wanted))),
-        rtol=1e-4,
-        atol=1e-4,
+    kinds = (
+        list(tensors(function(*given, wanted)))
+        for function, given in (
+            (launch.backward, (grad, *args)),
+            (reference.backward, (grad, *args)),
+            (reference.backward, double((grad, *args))),
+        )
     )
+    assert_as_exact(*kinds, roundings=16)
     args[0][0, 3, 2, 4] = args[0][1, 37, 8, 14] = torch.nan
     for options in ({"gate": False}, {}):
         args = (args[0], *draw((2, 40, 9, 15), HALF, sizes=(3,), **options)[1:])

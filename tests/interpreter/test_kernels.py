@@ -26,6 +26,7 @@ CHECKS = {
     "channel_spatial_attention": ("forward", "gradients", "steps", "ties"),
     "depthwise_scales": ("forward", "gradients", "options", "public"),
     "multiscale": ("sums", "defaults", "options", "dilations"),
+    "multiscale_mix": ("forward", "gradients", "options"),
 }
 MAXIMUM = "tl.maximum(best, value.to(tl.float32), propagate_nan=tl.PropagateNan.ALL)"
 FAULTS = {
@@ -33,17 +34,17 @@ FAULTS = {
     "tiles left out": ("bn_prelu_gap forward", "range(0, s.tiles, TILES)", "range(0, 1, TILES)"),
     "tiles counted as full": ("bn_prelu_gap forward", "s.parts * PIXELS, PIXELS)", "1, PIXELS)"),
     "gradients through no variance": ("bn_prelu_gap gradients", "- centred * by_x", ""),
-    "pixels of a part left out": (
-        "channel_spatial_attention steps",
-        "for step in range(s.part_blocks):\n        pixel = pixels_of(part * s.part_blocks + step",
-        "for step in range(s.part_blocks):\n        pixel = pixels_of(part + step",
-    ),
+    "parts left out": ("channel_spatial_attention steps", "(part < s.parts)", "(part < 1)"),
     "the last of equal maxima": (
         "channel_spatial_attention ties",
         "(value > best)",
         "(value >= best)",
     ),
-    "a maximum is no NaN": ("channel_spatial_attention ties", "tl.where(wrong", "tl.where(False"),
+    "a maximum is no NaN": (
+        "channel_spatial_attention ties",
+        'tl.where(wrong, float("nan"), found)',
+        "found",
+    ),
     "kernels in a corner": ("channel_spatial_attention forward", "down + REACH", "down"),
     "spatial taps not turned": (
         "channel_spatial_attention gradients",
@@ -59,6 +60,18 @@ FAULTS = {
     "NaN lost": ("multiscale defaults", MAXIMUM, "tl.where(best > value, best, value * 1.0)"),
     "taps not turned": ("multiscale dilations", "K * K - 1 - tap", "tap"),
     "splits overlap": ("multiscale defaults", "split * s.steps", "split"),
+    "windows as if full": (
+        "multiscale_mix forward",
+        "m.height - row * size, size",
+        "size * row + size, size",
+    ),
+    "zeros multiplied": ("multiscale_mix options", "used = used & (share != 0)", "used = used"),
+    "mixed taps not turned": ("multiscale_mix gradients", "TAPS - 1 - tap if FLIP", "tap if FLIP"),
+    "parts of a plane overlap": (
+        "multiscale_mix options",
+        "block = split * plain(parts[k].blocks) + step",
+        "block = split + step",
+    ),
     "entry pool": ("multiscale options", "value = value * 0.25", "value = value * 0.5"),
 }
 

@@ -1,0 +1,80 @@
+"""Checks of the Triton kernels of multiscale_mix, for a process that interprets Triton."""
+
+from collections.abc import Callable
+
+import torch
+
+import lmwp_ops
+from lmwp_ops.ops.multiscale_mix import reference, triton_maps
+from lmwp_ops.ops.multiscale_mix import triton_launch as launch
+
+from ..ops.exactness import assert_as_exact
+from ..ops.feature_ops import (
+    FEATURE_OPS,
+    Args,
+    FeatureOp,
+    assert_forward_is_exact,
+    assert_gradients_are_exact,
+    double,
+)
+
+HALF, BFLOAT = torch.float16, torch.bfloat16
+(OP,) = (op for op in FEATURE_OPS if op.name == "multiscale_mix")
+
+CASES = (
+    # Windows that are cut at both borders, several blocks of a plane, single rows and pixels.
+    ((2, 2, 9, 13), torch.float32, "nchw"),
+    ((1, 1, 14, 20), HALF, "channels_last"),
+    ((1, 3, 5, 8), BFLOAT, "sliced"),
+    ((1, 2, 6, 5), torch.float32, "transposed"),
+    ((2, 1, 1, 7), HALF, "expanded"),
+    ((1, 2, 1, 1), torch.float32, "nchw"),
+    ((0, 2, 5, 4), torch.float32, "nchw"),
+)
+
+
+def each(check: Callable[[FeatureOp, Args], None]) -> None:
+    """Name each case before it is checked, for the message of a failure."""
+    for shape, dtype, layout in CASES:
+        print(shape, dtype, layout, flush=True)
+        torch.manual_seed(0)
+        with lmwp_ops.use_backend("triton"):
+            check(OP, OP.draw(shape, dtype, layout))
+
+
+def forward() -> None:
+    each(assert_forward_is_exact)
+
+
+def gradients() -> None:
+    each(assert_gradients_are_exact)
+
+
+def options() -> None:
+    """No coarse level, or nothing else; what is skipped; parts of planes; parameters of any dtype;
+    kinds of gradients alone."""
+    u, weights, mix, scale, shift, *_ = OP.draw((2, 1, 6, 12), torch.float32)
+    weights[2, 0, 1, 1] = torch.nan
+    mix[:, 2] = 0
+    for octaves, dilations in (([0, 0, 0, 0, 0], [1, 2, 3, 7, 40]), ([1, 1, 2, 2, 4], [1] * 5)):
+        args = (u, weights, mix, scale, shift, octaves, dilations)
+        truth = reference.forward(*double(args))
+        assert_as_exact([launch.forward(*args)], [reference.forward(*args)], [truth], roundings=2)
+        grad = torch.randn_like(u)
+        every = launch.backward(grad, *args, [True, True, False, True, True])
+        assert all(kind[0].isfinite().all() for kind in every if kind)
+    with lmwp_ops.use_backend("triton"):
+        assert_forward_is_exact(OP, (u, weights.nan_to_num(), *args[2:]))
+        triton_maps._ENOUGH_PROGRAMS = 20  # two parts of two blocks and three, the last not full
+        args = OP.draw((1, 2, 9, 30), torch.float32)
+        assert_gradients_are_exact(OP, args)
+    grad = torch.randn_like(args[0])
+    every = launch.backward(grad, *args, [True] * 5)
+    for kind in range(5):
+        alone = launch.backward(grad, *args, [kind == k for k in range(5)])
+        assert [len(found) for found in alone] == [int(k == kind) for k in range(5)]
+        assert torch.equal(*alone[kind], *every[kind])
+    u, weights, mix, *affine = (t.half() for t in args[:5])
+    narrow = (u, weights, mix.float(), *affine, *args[5:])
+    with lmwp_ops.use_backend("triton"):
+        assert_forward_is_exact(OP, narrow)
