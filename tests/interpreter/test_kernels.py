@@ -27,6 +27,7 @@ CHECKS = {
     "depthwise_scales": ("forward", "gradients", "options", "public"),
     "multiscale": ("sums", "defaults", "options", "dilations"),
     "multiscale_mix": ("forward", "gradients", "options"),
+    "multiscale_norm_mix": ("forward", "gradients", "options"),
 }
 MAXIMUM = "tl.maximum(best, value.to(tl.float32), propagate_nan=tl.PropagateNan.ALL)"
 FAULTS = {
@@ -71,6 +72,17 @@ FAULTS = {
         "multiscale_mix options",
         "block = split * plain(parts[k].blocks) + step",
         "block = split + step",
+    ),
+    "squares around the pivot": (
+        "multiscale_norm_mix forward",
+        "further * (2 * distances + further * count)",
+        "0.0",
+    ),
+    "no gradient through the mean": ("multiscale_norm_mix gradients", "- constant", ""),
+    "parts of statistics left out": (
+        "multiscale_norm_mix options",
+        "plain(splits) * plain(images)",
+        "plain(images)",
     ),
     "entry pool": ("multiscale options", "value = value * 0.25", "value = value * 0.5"),
 }
