@@ -57,11 +57,11 @@ def place_of(parts, splits, channels, BRANCH: tl.constexpr):
 
 
 @triton.jit
-def load_taps(plane, m, row, column, mask, dilation):
+def load_taps(pixels, m, row, column, dilation):
     """What all taps of 3 x 3 read, one after the other."""
     taps = ()
     for tap in tl.static_range(TAPS):
-        taps = taps + (load_tap(plane, m, row, column, mask, dilation, tap),)
+        taps = taps + (load_tap(pixels, m, row, column, dilation, tap),)
     return taps
 
 
@@ -122,11 +122,10 @@ def multiscale_mix_bwd_weight_kernel(
                 grad_plane = plane_of(grads[k], g, image, channel)
                 for step in range(plain(parts[k].blocks)):
                     block = split * plain(parts[k].blocks) + step
-                    _, row, column, exists = pixels_of(block, read, PIXELS)
-                    taps = load_taps(
-                        plane, read, row, column, exists, plain(parts[k].dilation)
-                    )  # fmt: skip
-                    grad = load_at(grad_plane, g, row, column, exists)
+                    pixel, row, column, _ = pixels_of(block, read, PIXELS)
+                    dilation = plain(parts[k].dilation)
+                    taps = load_taps(plane + pixel, read, row, column, dilation)
+                    grad = load_at(grad_plane, g, row, column)
                     sums = add_products(sums, grad, taps)
             at = split.to(tl.int64) * plain(images) * pairs + of_image
             tl.store(partial + at * SUMS + tl.arange(0, SUMS), together(sums))

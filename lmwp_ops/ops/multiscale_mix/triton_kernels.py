@@ -21,6 +21,7 @@ CONFIGS = [
 """Pixels of a program; the first is the default."""
 
 TAPS = tl.constexpr(9)
+_FAR = tl.constexpr(-(2**30))
 
 
 class Steps(NamedTuple):
@@ -70,9 +71,11 @@ def plain_map(m):
 
 @triton.jit
 def pixels_of(block, m, PIXELS: tl.constexpr):
-    """Pixels of a block, their rows and columns, and whether they exist; [P] each."""
+    """Pixels of a block, their rows and columns, and whether they exist; [P] each. What does not
+    has a row that is far from all others."""
     pixel = block.to(m.pixels.dtype) * PIXELS + tl.arange(0, PIXELS)
-    return pixel, pixel // m.width, pixel % m.width, pixel < m.pixels
+    exists = pixel < m.pixels
+    return pixel, tl.where(exists, pixel // m.width, _FAR), pixel % m.width, exists
 
 
 @triton.jit
@@ -81,25 +84,33 @@ def plane_of(data, m, image, channel):
 
 
 @triton.jit
-def load_at(plane, m, row, column, mask):
+def _inside(position, size):
+    """From 0 to below `size`, in one comparison."""
+    return position.to(tl.uint32) < size.to(tl.uint32)
+
+
+@triton.jit
+def load_at(plane, m, row, column):
     """Pixels in float32, zeros beyond the map."""
-    inside = (row >= 0) & (row < m.height) & (column >= 0) & (column < m.width)
-    return tl.load(plane + row * m.width + column, mask=mask & inside, other=0.0).to(tl.float32)
+    inside = _inside(row, m.height) & _inside(column, m.width)
+    return tl.load(plane + row * m.width + column, mask=inside, other=0.0).to(tl.float32)
 
 
 @triton.jit
-def load_tap(plane, m, row, column, mask, dilation, TAP: tl.constexpr):
-    """What a tap of 3 x 3 reads."""
+def load_tap(pixels, m, row, column, dilation, TAP: tl.constexpr):
+    """What a tap of 3 x 3 reads, around pointers to pixels in these rows and columns."""
     down, right = (TAP // 3 - 1) * dilation, (TAP % 3 - 1) * dilation
-    return load_at(plane, m, row + down, column + right, mask)
+    inside = _inside(row + down, m.height) & _inside(column + right, m.width)
+    at = pixels + (down.to(m.pixels.dtype) * m.width + right)
+    return tl.load(at, mask=inside, other=0.0).to(tl.float32)
 
 
 @triton.jit
-def convolved(plane, m, row, column, mask, dilation, weight, FLIP: tl.constexpr):
+def convolved(pixels, m, row, column, dilation, weight, FLIP: tl.constexpr):
     """3 x 3 with zero padding; with FLIP the adjoint."""
     total = tl.zeros(row.shape, tl.float32)
     for tap in tl.static_range(TAPS):
-        value = load_tap(plane, m, row, column, mask, dilation, tap)
+        value = load_tap(pixels, m, row, column, dilation, tap)
         total += value * tl.load(weight + (TAPS - 1 - tap if FLIP else tap)).to(tl.float32)
     return total
 
@@ -135,22 +146,22 @@ def multiscale_mix_pool_kernel(
     total = tl.zeros((PIXELS,), tl.float32)
     for i in range(tl.minimum(size, m.height)):
         for j in range(tl.minimum(size, m.width)):
-            total += load_at(pixels, m, row * size + i, column * size + j, exists)
+            total += load_at(pixels, m, row * size + i, column * size + j)
     to = result + plane.to(tl.int64) * small.pixels + pixel
     tl.store(to, tl.div_rn(total, _window(m, row, column, octave)), mask=exists)
 
 
 @triton.jit
-def _resized(plane, m, row, column, grid, mask):
+def _resized(plane, m, row, column, grid):
     """A map resized bilinearly to the size of `grid`."""
     top, below = interpolated(row, grid.height, m.height)
     left, beside = interpolated(column, grid.width, m.width)
-    bottom, right = tl.minimum(top + 1, m.height - 1), tl.minimum(left + 1, m.width - 1)
-    upper = load_at(plane, m, top, left, mask) * (1 - beside)
-    upper += load_at(plane, m, top, right, mask) * beside
-    lower = load_at(plane, m, bottom, left, mask) * (1 - beside)
-    lower += load_at(plane, m, bottom, right, mask) * beside
-    return upper * (1 - below) + lower * below
+    right = tl.minimum(left + 1, m.width - 1)
+    upper, lower = plane + top * m.width, plane + tl.minimum(top + 1, m.height - 1) * m.width
+    above = tl.load(upper + left) * (1 - beside) + tl.load(upper + right) * beside
+    return above * (1 - below) + below * (
+        tl.load(lower + left) * (1 - beside) + tl.load(lower + right) * beside
+    )
 
 
 @triton.jit
@@ -189,7 +200,7 @@ def multiscale_mix_sum_kernel(
         if used:
             read = plain_map(branches[k].source)
             z = convolved(
-                plane_of(sources[k], read, image, channel), read, row, column, exists,
+                plane_of(sources[k], read, image, channel) + pixel, read, row, column,
                 plain(branches[k].dilation), parameters[0] + entry * TAPS, ADJOINT,
             )  # fmt: skip
             if SHARES:
@@ -202,9 +213,9 @@ def multiscale_mix_sum_kernel(
         pixels = plane_of(coarse[i], read, image, channel)
         if ADJOINT:
             up = plain(coarser[i].octave)
-            total += load_at(pixels, read, row >> up, column >> up, exists)
+            total += load_at(pixels, read, row >> up, column >> up)
         else:
-            total += _resized(pixels, read, row, column, m, exists)
+            total += _resized(pixels, read, row, column, m)
     if ADJOINT:
         total = tl.div_rn(total, _window(grid, row, column, octave))
     to = plane_of(result, m, image, channel) + pixel

@@ -52,12 +52,12 @@ def multiscale_norm_mix_bwd_sums_kernel(
             products = tl.zeros((PIXELS,), tl.float32)
             for step in range(plain(parts[k].blocks)):
                 block = split * plain(parts[k].blocks) + step
-                _, row, column, exists = pixels_of(block, read, PIXELS)
+                pixel, row, column, _ = pixels_of(block, read, PIXELS)
                 z = convolved(
-                    plane, read, row, column, exists,
+                    plane + pixel, read, row, column,
                     plain(parts[k].dilation), weights + pair * TAPS, False,
                 )  # fmt: skip
-                grad = load_at(grad_plane, g, row, column, exists)
+                grad = load_at(grad_plane, g, row, column)
                 sums += grad
                 products += grad * (z - centre)
             pairs = len(parts) * plain(channels)
@@ -148,9 +148,9 @@ def multiscale_norm_mix_bwd_weight_kernel(
             for step in range(plain(parts[k].blocks)):
                 block = split * plain(parts[k].blocks) + step
                 pixel, row, column, exists = pixels_of(block, read, PIXELS)
-                taps = load_taps(plane, read, row, column, exists, plain(parts[k].dilation))
+                taps = load_taps(plane + pixel, read, row, column, plain(parts[k].dilation))
                 z = _sum_of(taps, parameters[0] + pair * TAPS)
-                grad = load_at(grad_plane, g, row, column, exists)
+                grad = load_at(grad_plane, g, row, column)
                 dz = scale * (share * grad - constant - (z - centre) * by_z)
                 dz = tl.where(exists, dz, 0.0)
                 tl.store(result + pixel, dz, mask=exists)

@@ -39,9 +39,9 @@ def multiscale_norm_mix_fwd_moments_kernel(
             distances = tl.zeros((PIXELS,), tl.float32)
             squares = tl.zeros((PIXELS,), tl.float32)
             for step in range(blocks):
-                _, row, column, exists = pixels_of(split * blocks + step, read, PIXELS)
+                pixel, row, column, exists = pixels_of(split * blocks + step, read, PIXELS)
                 z = convolved(
-                    plane, read, row, column, exists,
+                    plane + pixel, read, row, column,
                     plain(parts[k].dilation), weights + pair * TAPS, False,
                 )  # fmt: skip
                 if step == 0:

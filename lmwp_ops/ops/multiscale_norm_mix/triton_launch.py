@@ -7,7 +7,8 @@ from torch import Tensor
 
 from lmwp_ops import _triton
 from lmwp_ops._layout import with_layout_of
-from lmwp_ops.ops.multiscale_mix.gradient_kernels import SUM_CONFIG, SUMS, TAPS
+from lmwp_ops.ops.multiscale_mix.gradient_kernels import SUM_CONFIG, SUMS
+from lmwp_ops.ops.multiscale_mix.triton_kernels import TAPS
 from lmwp_ops.ops.multiscale_mix.triton_maps import scales
 from lmwp_ops.ops.multiscale_norm_mix import gradient_kernels, triton_kernels
 from lmwp_ops.ops.sizes.planes import ceil_div, planar
