@@ -44,7 +44,9 @@ each_op = pytest.mark.parametrize("op", LAUNCHES)
 
 
 @pytest.mark.parametrize("arch", NUMBERS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, pytest.param(torch.float32, marks=pytest.mark.slow)], ids=str
+)
 @each_op
 def test_kernels_do_not_spill(op, dtype, arch, record_property, tmp_path):
     run, modules = LAUNCHES[op]

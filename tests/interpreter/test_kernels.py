@@ -26,8 +26,8 @@ CHECKS = {
     "channel_spatial_attention": ("forward", "gradients", "steps", "ties"),
     "depthwise_scales": ("forward", "gradients", "options", "public"),
     "multiscale": ("sums", "defaults", "options", "dilations"),
-    "multiscale_mix": ("forward", "gradients", "options"),
-    "multiscale_norm_mix": ("forward", "gradients", "options"),
+    "multiscale_mix": ("forward", "gradients", "levels", "parts", "kinds"),
+    "multiscale_norm_mix": ("forward", "gradients", "parts", "kinds"),
 }
 MAXIMUM = "tl.maximum(best, value.to(tl.float32), propagate_nan=tl.PropagateNan.ALL)"
 FAULTS = {
@@ -66,10 +66,10 @@ FAULTS = {
         "m.height - row * size, size",
         "size * row + size, size",
     ),
-    "zeros multiplied": ("multiscale_mix options", "used = used & (share != 0)", "used = used"),
+    "zeros multiplied": ("multiscale_mix levels", "used = used & (share != 0)", "used = used"),
     "mixed taps not turned": ("multiscale_mix gradients", "TAPS - 1 - tap if FLIP", "tap if FLIP"),
     "parts of a plane overlap": (
-        "multiscale_mix options",
+        "multiscale_mix parts",
         "block = split * plain(parts[k].blocks) + step",
         "block = split + step",
     ),
@@ -80,7 +80,7 @@ FAULTS = {
     ),
     "no gradient through the mean": ("multiscale_norm_mix gradients", "- constant", ""),
     "parts of statistics left out": (
-        "multiscale_norm_mix options",
+        "multiscale_norm_mix parts",
         "plain(splits) * plain(images)",
         "plain(images)",
     ),
