@@ -93,7 +93,8 @@ def _inside(position, size):
 def load_at(plane, m, row, column):
     """Pixels in float32, zeros beyond the map."""
     inside = _inside(row, m.height) & _inside(column, m.width)
-    return tl.load(plane + row * m.width + column, mask=inside, other=0.0).to(tl.float32)
+    at = plane + (row.to(m.pixels.dtype) * m.width + column)
+    return tl.load(at, mask=inside, other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -119,10 +120,8 @@ def convolved(pixels, m, row, column, dilation, weight, FLIP: tl.constexpr):
 def _window(m, row, column, octave):
     """How many pixels of a map are pooled to one."""
     size = 1 << octave
-    rows, columns = (
-        tl.minimum(m.height - row * size, size),
-        tl.minimum(m.width - column * size, size),
-    )
+    rows = tl.minimum(m.height - row * size, size)
+    columns = tl.minimum(m.width - column * size, size)
     return tl.maximum(rows * columns, 1).to(tl.float32)  # there may be none, where nothing is kept
 
 
