@@ -152,7 +152,7 @@ def _problem(module: str, package: str, name: str, lazy: bool) -> str | None:
         if target not in OPS_NEEDS | OPS_MAY_HAVE:
             return f"lmwp_ops needs {', '.join(sorted(OPS_NEEDS))} only"
         optional = target == "triton" or target in OPS_MAY_HAVE
-        if optional and not lazy and not module.endswith(".triton_kernels"):
+        if optional and not lazy and not module.endswith("_kernels"):
             return f"{target} is imported lazily"
     return None
 

@@ -2,7 +2,7 @@
 
 Triton chooses between the two when it is imported. As a program:
 `interpreted.py CHECKS FUNCTION [SOUND FAULTY]` runs `FUNCTION` of `tests/interpreter/<CHECKS>.py`,
-with SOUND replaced by FAULTY in the kernels of the op of that name.
+with SOUND replaced by FAULTY in that file of kernels of the op of that name that holds it.
 """
 
 import importlib
@@ -29,15 +29,15 @@ def run_interpreted(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def plant(op: str, sound: str, faulty: str) -> None:
     """Import the kernels of an op with a fault in them."""
-    name = f"lmwp_ops.ops.{op}.triton_kernels"
-    spec = importlib.util.find_spec(name)
-    source = Path(spec.origin).read_text()
-    assert sound in source, f"{sound!r} is not in {spec.origin}"
-    with tempfile.TemporaryDirectory() as folder:
-        spec.loader.path = os.path.join(folder, "triton_kernels.py")
-        Path(spec.loader.path).write_text(source.replace(sound, faulty))
+    package = f"lmwp_ops.ops.{op}"
+    folder = Path(importlib.util.find_spec(package).origin).parent
+    (sick,) = (path for path in folder.glob("*_kernels.py") if sound in path.read_text())
+    spec = importlib.util.find_spec(f"{package}.{sick.stem}")
+    with tempfile.TemporaryDirectory() as elsewhere:
+        spec.loader.path = os.path.join(elsewhere, sick.name)
+        Path(spec.loader.path).write_text(sick.read_text().replace(sound, faulty))
         module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
+        sys.modules[spec.name] = module
         spec.loader.exec_module(module)
 
 

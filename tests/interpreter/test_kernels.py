@@ -23,8 +23,11 @@ if release(triton) < (3, 9) and release(numpy.__version__) >= (2, 4):
 
 CHECKS = {
     "bn_prelu_gap": ("forward", "gradients", "options", "statistics"),
+    "channel_spatial_attention": ("forward", "gradients", "steps", "ties"),
     "depthwise_scales": ("forward", "gradients", "options", "public"),
     "multiscale": ("sums", "defaults", "options", "dilations"),
+    "multiscale_mix": ("forward", "gradients", "levels", "parts", "kinds"),
+    "multiscale_norm_mix": ("forward", "gradients", "parts", "kinds"),
 }
 MAXIMUM = "tl.maximum(best, value.to(tl.float32), propagate_nan=tl.PropagateNan.ALL)"
 FAULTS = {
@@ -32,6 +35,23 @@ FAULTS = {
     "tiles left out": ("bn_prelu_gap forward", "range(0, s.tiles, TILES)", "range(0, 1, TILES)"),
     "tiles counted as full": ("bn_prelu_gap forward", "s.parts * PIXELS, PIXELS)", "1, PIXELS)"),
     "gradients through no variance": ("bn_prelu_gap gradients", "- centred * by_x", ""),
+    "parts left out": ("channel_spatial_attention steps", "(part < s.parts)", "(part < 1)"),
+    "the last of equal maxima": (
+        "channel_spatial_attention ties",
+        "(value > best)",
+        "(value >= best)",
+    ),
+    "a maximum is no NaN": (
+        "channel_spatial_attention ties",
+        'tl.where(wrong, float("nan"), found)',
+        "found",
+    ),
+    "kernels in a corner": ("channel_spatial_attention forward", "down + REACH", "down"),
+    "spatial taps not turned": (
+        "channel_spatial_attention gradients",
+        "-down, -right",
+        "down, right",
+    ),
     "reads below the map": ("depthwise_scales forward", "(row // DIVISOR < height)", "True"),
     "reads left of the map": ("depthwise_scales forward", "column > 0", "column >= 0"),
     "depthwise taps": ("depthwise_scales gradients", "K * K - 1 - i if FLIP", "i if FLIP"),
@@ -41,7 +61,30 @@ FAULTS = {
     "NaN lost": ("multiscale defaults", MAXIMUM, "tl.where(best > value, best, value * 1.0)"),
     "taps not turned": ("multiscale dilations", "K * K - 1 - tap", "tap"),
     "splits overlap": ("multiscale defaults", "split * s.steps", "split"),
-    "entry pool": ("multiscale options", "* 0.25", "* 0.5"),
+    "windows as if full": (
+        "multiscale_mix forward",
+        "m.height - row * size, size",
+        "size * row + size, size",
+    ),
+    "zeros multiplied": ("multiscale_mix levels", "used = used & (share != 0)", "used = used"),
+    "mixed taps not turned": ("multiscale_mix gradients", "TAPS - 1 - tap if FLIP", "tap if FLIP"),
+    "parts of a plane overlap": (
+        "multiscale_mix parts",
+        "block = split * plain(parts[k].blocks) + step",
+        "block = split + step",
+    ),
+    "squares around the pivot": (
+        "multiscale_norm_mix forward",
+        "further * (2 * distances + further * count)",
+        "0.0",
+    ),
+    "no gradient through the mean": ("multiscale_norm_mix gradients", "- constant", ""),
+    "parts of statistics left out": (
+        "multiscale_norm_mix parts",
+        "plain(splits) * plain(images)",
+        "plain(images)",
+    ),
+    "entry pool": ("multiscale options", "value = value * 0.25", "value = value * 0.5"),
 }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmwp_ops import _dispatch
+from lmwp_ops import _dispatch, _triton
 from lmwp_ops._layout import empty_like_layout
 from lmwp_ops._library import define
 from lmwp_ops._registration import empty_gradients, invoke, register, register_gradient
@@ -109,6 +109,7 @@ register(
     fake=_fake_forward,
     reference=reference.forward,
     compiled=("cpp",),
+    triton=_triton.launcher(__package__, "forward"),
     bind=_bind,
     example=example,
 )
@@ -118,4 +119,5 @@ register_gradient(
     fake=_fake_backward,
     reference=reference.backward,
     compiled={"cpp": torch.ops.lmwp_ops.channel_spatial_attention_backward_cpp.default},
+    triton=_triton.launcher(__package__, "backward"),
 )

@@ -9,14 +9,10 @@ from torch import Tensor
 
 from lmwp_ops import _triton
 from lmwp_ops._tuning import tuned
-from lmwp_ops.ops.multiscale import triton_kernels as kernels
-from lmwp_ops.ops.multiscale.triton_kernels import (
-    BlockSizes,
-    GatherSizes,
-    Read,
-    ResultSizes,
-    TermSizes,
-)
+from lmwp_ops.ops.multiscale import gradient_kernels, triton_kernels
+from lmwp_ops.ops.multiscale.gradient_kernels import BlockSizes, GatherSizes
+from lmwp_ops.ops.multiscale.reading_kernels import Read
+from lmwp_ops.ops.multiscale.triton_kernels import ResultSizes, TermSizes
 from lmwp_ops.ops.sizes.triton_kernels import MOST, Strides, passed
 
 Config = dict[str, int]
@@ -122,7 +118,7 @@ def gather(grads: Sequence[Tensor], targets: Sequence[Size]) -> list[Tensor]:
 
 
 def _gather(grads: Sequence[Tensor], gathered: Sequence[Tensor]) -> None:
-    (config,) = kernels.GATHER_CONFIGS
+    (config,) = gradient_kernels.GATHER_CONFIGS
     sizes, first = [], 0
     for grad, result in zip(grads, gathered, strict=True):
         size = most_gathered(size_of(grad), size_of(result))
@@ -130,7 +126,7 @@ def _gather(grads: Sequence[Tensor], gathered: Sequence[Tensor]) -> None:
         sizes.append(GatherSizes(first, grad.shape[0], *size_of(result), size, read))
         first += -(-result.numel() // config["PIXELS"])
     _triton.launch(
-        kernels.multiscale_gather_kernel,
+        gradient_kernels.multiscale_gather_kernel,
         first,
         gathered[0].device,
         tuple(GatherTensors(grad, result) for grad, result in zip(grads, gathered, strict=True)),
@@ -176,7 +172,7 @@ def _convolve(results: Sequence[Result], kernel_size: int, entry_pool: bool, adj
             first += members[-1].blocks * -(-pixels // config["PIXELS"])
         sizes.append(tuple(members))
     _triton.launch(
-        kernels.multiscale_conv_kernel,
+        triton_kernels.multiscale_conv_kernel,
         first,
         results[0].y.device,
         *(tuple(tensors), passed(tuple(sizes))),
@@ -196,7 +192,7 @@ def _convolve(results: Sequence[Result], kernel_size: int, entry_pool: bool, adj
 def _conv_config(results: Sequence[Result], kernel_size: int, adjoint: bool, widest: int) -> Config:
     y = results[0].y
     pixels = max(r.y.shape[0] * r.size[0] * r.size[1] for r in results)
-    configs = kernels.CONFIGS
+    configs = triton_kernels.CONFIGS
     default = configs[2] if kernel_size > 1 else configs[1 if pixels < _FEW_PIXELS else 0]
     candidates = [default, *(config for config in configs if config is not default)]
     name = "bwd" if adjoint else "fwd"
@@ -322,7 +318,7 @@ def _correlate(
             first += grad_blocks * x_blocks * kernel_size**2 * splits
         sizes.append(tuple(members))
     _triton.launch(
-        kernels.multiscale_weight_kernel,
+        gradient_kernels.multiscale_weight_kernel,
         first,
         partial.device,
         *(tuple(tensors), passed(tuple(sizes)), partial),
@@ -340,7 +336,7 @@ def _weight_config(blocks: Sequence[Block], kernel_size: int) -> Config:
     pixels = max(_pixels(block) for block in blocks).bit_length()
     widest = max(max(block.grad.shape[1], block.x.shape[1]) for block in blocks).bit_length()
     key = f"{x.dtype}-k{kernel_size}-c{widest}-p{pixels}"
-    return tuned("multiscale_weight_kernel", key, kernels.WEIGHT_CONFIGS, x.device)
+    return tuned("multiscale_weight_kernel", key, gradient_kernels.WEIGHT_CONFIGS, x.device)
 
 
 def _pixels(block: Block) -> int:
