@@ -15,7 +15,7 @@ namespace lmwp::LMWP_ISA {
 namespace {
 
 constexpr int64_t kDecodedPixels = 192;  // at a time
-constexpr int64_t kBandFloats = 65536;   // of rows that are computed together
+constexpr int64_t kBandFloats = 40960;   // of rows that are computed together
 constexpr int64_t kSlack = 5 * kAlign;   // beyond a row, for whole vectors
 
 using Problem = GuidedFusionProblem;
@@ -154,7 +154,7 @@ struct Rows {
     low_guide = pieces.take(kAlign + align(p.low_columns) + kSlack);
     if (low_guide) low_guide += kAlign;
     guide = pieces.take(align(p.columns) + 4 * kSlack);
-    sums = pieces.take(band_rows(p) * p.columns * channels(p));
+    sums = pieces.take(band_rows(p) * p.columns * spaced_pixel(channels(p)));
     fused = pieces.take(band_rows(p) * p.columns * padded(p.fuse.out));
     floats = pieces.floats();
   }
@@ -182,7 +182,7 @@ void guide_row(const Problem& p, const Image& image, const Rows& rows, int64_t r
   for (int64_t channel = 0; channel < pitch; channel += kLanes) {
     const Vec gate = load<Vec>(image.gate + channel);
     float* at = image.map.own(r) + channel;
-    for (int64_t c = 0; c < p.columns; ++c, at += pitch) {
+    for (int64_t c = 0; c < p.columns; ++c, at += image.map.pixel()) {
       const Vec encoded = load<Vec>(at) * (1.0f + rows.guide[c]);
       store(at, encoded + gate * resizer.at(rows.decoded + channel, pitch, c));
     }
@@ -217,17 +217,15 @@ void fuse(const Problem& p, int64_t n, float* shared, float* own, int64_t first,
   for (int64_t band = first; band < last; ++band) {
     const int64_t begin = band * band_rows(p), end = min(p.rows, begin + band_rows(p));
     const int64_t pixels = (end - begin) * p.columns;
-    for (int64_t r = begin; r < end; ++r) {
-      for (int64_t channel = 0; channel < pitch; channel += kLanes) {
-        depthwise_row(image.map, r, image.branches, p.branches, channel,
-                      load<Vec>(packed.shift + channel),
-                      rows.sums + (r - begin) * p.columns * pitch + channel);
-      }
+    for (int64_t channel = 0; channel < pitch; channel += kLanes) {
+      depthwise_rows(image.map, begin, end, image.branches, p.branches, channel,
+                     load<Vec>(packed.shift + channel), rows.sums + channel, image.map.pixel());
     }
-    apply<false>(p.fuse, packed.fuse, {rows.sums, pitch}, pixels, {rows.fused, pixels, out, 0});
+    apply<false>(p.fuse, packed.fuse, {rows.sums, image.map.pixel()}, pixels,
+                 {rows.fused, pixels, out, 0});
     T* const to = const_cast<T*>(plane<T>(p.out, n)) + begin * p.columns;
     to_planes(rows.fused, pixels, p.fuse.out, to, p.out.channel,
-              [](int64_t, int64_t, int64_t, Vec v) { return v; });
+              []<Part>(int64_t, int64_t, int64_t, Vec v) { return v; });
   }
 }
 

@@ -17,7 +17,7 @@ namespace {
 
 constexpr int64_t kOctaves = 16;         // 0 to 15
 constexpr int64_t kLeastPixels = 192;    // of a band that is expanded
-constexpr int64_t kMixedFloats = 98304;  // of a band that is projected, part of L2
+constexpr int64_t kMixedFloats = 40960;  // of a band that is projected, part of L2
 constexpr int64_t kSums = 4;             // of a mean, so that they do not wait for each other
 
 using Problem = MwpmProblem;
@@ -139,9 +139,9 @@ void sum_rows(const PixelMap& map, int64_t begin, int64_t end, float* to) {
       const float* const from = map.own(r) + channel;
       int64_t c = 0;
       for (; c + kSums <= map.columns; c += kSums) {
-        for (int64_t i = 0; i < kSums; ++i) sums[i] += load<Vec>(from + (c + i) * map.channels);
+        for (int64_t i = 0; i < kSums; ++i) sums[i] += load<Vec>(from + (c + i) * map.pixel());
       }
-      for (; c < map.columns; ++c) sums[0] += load<Vec>(from + c * map.channels);
+      for (; c < map.columns; ++c) sums[0] += load<Vec>(from + c * map.pixel());
     }
     store(to + channel, (sums[0] + sums[1]) + (sums[2] + sums[3]));
   }
@@ -168,9 +168,9 @@ void pool_row(const Problem& p, const Image& image, int64_t octave, int64_t r) {
     const Vec b = broadcast<Vec>((1 - below) * beside);
     const Vec d = broadcast<Vec>(below * (1 - beside)), e = broadcast<Vec>(below * beside);
     const float *const top = fine.own(2 * r), *const under = fine.own(bottom);
-    float* const to = map.own(r) + c * map.channels;
+    float* const to = map.own(r) + c * map.pixel();
     for (int64_t i = 0; i < map.channels; i += kLanes) {
-      const int64_t left_at = 2 * c * map.channels + i, right_at = right * map.channels + i;
+      const int64_t left_at = 2 * c * fine.pixel() + i, right_at = right * fine.pixel() + i;
       store(to + i, (a * load<Vec>(top + left_at) + b * load<Vec>(top + right_at)) +
                         (d * load<Vec>(under + left_at) + e * load<Vec>(under + right_at)));
     }
@@ -297,10 +297,9 @@ void find_coarse(const Problem& p, int64_t, float* shared, float*, int64_t first
     find_live(p, image, channel);
     for_each_octave(p, image, channel, [&](int64_t octave, const MapBranch* live, int64_t count) {
       if (octave == 0) return;
-      for (int64_t r = 0; r < image.maps[octave].rows; ++r) {
-        depthwise_row(image.maps[octave], r, live, count, channel, Vec{},
-                      image.mixed_row(octave, r) + channel);
-      }
+      const PixelMap& map = image.maps[octave];
+      depthwise_rows(map, 0, map.rows, live, count, channel, Vec{},
+                     image.mixed_row(octave, 0) + channel, map.channels);
     });
   }
 }
@@ -313,7 +312,7 @@ struct Band {
     for (int64_t octave = 1; octave <= image.highest; ++octave) {
       rows[octave] = pieces.take((image.maps[octave].columns + 1) * channels(p));
     }
-    sums = pieces.take(mixed_rows(p) * p.columns * channels(p));
+    sums = pieces.take(mixed_rows(p) * p.columns * spaced_pixel(channels(p)));
     projected = pieces.take(mixed_rows(p) * p.columns * padded(p.project.out));
     floats = pieces.floats();
   }
@@ -323,8 +322,8 @@ struct Band {
   int64_t floats;
 };
 
-// Row r of the weighted sum of all branches.
-void mix_row(const Problem& p, const Image& image, const Band& band, int64_t r, float* to) {
+// Adds row r of the coarser octaves.
+void add_octaves(const Problem& p, const Image& image, const Band& band, int64_t r, float* to) {
   const int64_t m = channels(p);
   for (int64_t octave = 1; octave <= image.highest; ++octave) {
     if (!image.used[octave]) continue;
@@ -333,15 +332,27 @@ void mix_row(const Problem& p, const Image& image, const Band& band, int64_t r, 
         image.maps[octave].columns * m, m, band.rows[octave]);
   }
   for (int64_t channel = 0; channel < m; channel += kLanes) {
-    for_each_octave(p, image, channel, [&](int64_t octave, const MapBranch* live, int64_t count) {
-      if (octave == 0) {
-        depthwise_row(image.maps[0], r, live, count, channel, load<Vec>(image.shift + channel),
-                      to + channel);
-      } else {
-        image.resizer(octave, p.columns).add(band.rows[octave] + channel, m, to + channel);
-      }
+    for_each_octave(p, image, channel, [&](int64_t octave, const MapBranch*, int64_t) {
+      if (octave == 0) return;
+      image.resizer(octave, p.columns)
+          .add(band.rows[octave] + channel, m, to + channel, spaced_pixel(m));
     });
   }
+}
+
+// Rows [begin, end) of the weighted sum of all branches.
+void mix_branches(const Problem& p, const Image& image, const Band& band, int64_t begin,
+                  int64_t end) {
+  const int64_t m = channels(p);
+  for (int64_t channel = 0; channel < m; channel += kLanes) {
+    for_each_octave(p, image, channel, [&](int64_t octave, const MapBranch* live, int64_t count) {
+      if (octave > 0) return;
+      depthwise_rows(image.maps[0], begin, end, live, count, channel,
+                     load<Vec>(image.shift + channel), band.sums + channel, spaced_pixel(m));
+    });
+  }
+  for (int64_t r = begin; r < end; ++r)
+    add_octaves(p, image, band, r, band.sums + (r - begin) * p.columns * spaced_pixel(m));
 }
 
 // Rows of the sum of the branches, projected and added to x.
@@ -352,19 +363,16 @@ void project(const Problem& p, int64_t n, float* shared, float* own, int64_t fir
   const float* const packed = p.packed + packed_floats(p.expand);
   for (int64_t i = first; i < last; ++i) {
     const int64_t begin = i * mixed_rows(p), end = min(p.rows, begin + mixed_rows(p));
-    const int64_t pixels = (end - begin) * p.columns, pitch = p.columns * channels(p);
-    for (int64_t r = begin; r < end; ++r) {
-      mix_row(p, image, band, r, band.sums + (r - begin) * pitch);
-    }
+    const int64_t pixels = (end - begin) * p.columns;
+    mix_branches(p, image, band, begin, end);
     const int64_t out = padded(p.project.out);
-    apply<false>(p.project, packed, {band.sums, channels(p)}, pixels,
+    apply<false>(p.project, packed, {band.sums, spaced_pixel(channels(p))}, pixels,
                  {band.projected, pixels, out, 0});
     const T* const x = plane<T>(p.x, n) + begin * p.columns;
     T* const to = const_cast<T*>(plane<T>(p.out, n)) + begin * p.columns;
     to_planes(band.projected, pixels, p.project.out, to, p.out.channel,
-              [&](int64_t c, int64_t pixel, int64_t lanes, Vec v) {
-                const T* const residual = x + c * p.x.channel + pixel;
-                v += lanes == kLanes ? widen(residual) : widen_partial(residual, lanes);
+              [&]<Part part>(int64_t c, int64_t pixel, int64_t lanes, Vec v) {
+                v += get<part>(x + c * p.x.channel + pixel, lanes);
                 return v < 0.0f ? p.project.slope[c] * v : v;
               });
   }

@@ -8,7 +8,14 @@
 namespace lmwp::LMWP_ISA {
 
 constexpr int kTaps = 9;
-constexpr int kColumnsAtOnce = 4;  // whose sums do not wait for each other
+constexpr int kColumns = kLanes == 16 ? 12 : 8;  // whose sums are in registers
+constexpr int64_t kStrip = 24;                   // columns
+
+// Floats from pixel to pixel: an odd number of vectors, so that the same vector of many pixels does
+// not fall onto a few sets of a cache.
+static inline int64_t spaced_pixel(int64_t channels) {
+  return (ceil_div(channels, kLanes) | 1) * kLanes;
+}
 
 // Rows of pixels with zeros on both sides: those on the left of a row are those on the right of the
 // row before it.
@@ -17,25 +24,26 @@ struct PixelMap {
   float* first = nullptr;
   float* zeros = nullptr;  // a row of nothing else, for those above and below
 
-  int64_t pitch() const { return (columns + border) * channels; }
-  int64_t zero_floats() const { return (columns + 2 * border) * channels; }
-  int64_t floats() const { return border * channels + rows * pitch() + zero_floats(); }
+  int64_t pixel() const { return spaced_pixel(channels); }
+  int64_t pitch() const { return (columns + border) * pixel(); }
+  int64_t zero_floats() const { return (columns + 2 * border) * pixel(); }
+  int64_t floats() const { return border * pixel() + rows * pitch() + zero_floats(); }
 
   void place(float* memory) {
-    first = memory + border * channels;
-    zeros = first + rows * pitch() + border * channels;
+    first = memory + border * pixel();
+    zeros = first + rows * pitch() + border * pixel();
   }
   float* own(int64_t r) const { return first + r * pitch(); }
   const float* row(int64_t r) const { return r < 0 || r >= rows ? zeros : own(r); }
-  PixelTarget target(int64_t r) const { return {own(r), columns, channels, pitch()}; }
+  PixelTarget target(int64_t r) const { return {own(r), columns, pixel(), pitch()}; }
 
   // What surrounds rows [begin, end).
   void clear_borders(int64_t begin, int64_t end) const {
     if (begin == 0) {
-      clear(first - border * channels, border * channels);
-      clear(zeros - border * channels, zero_floats());
+      clear(first - border * pixel(), border * pixel());
+      clear(zeros - border * pixel(), zero_floats());
     }
-    for (int64_t r = begin; r < end; ++r) clear(own(r) + columns * channels, border * channels);
+    for (int64_t r = begin; r < end; ++r) clear(own(r) + columns * pixel(), border * pixel());
   }
 };
 
@@ -50,66 +58,97 @@ static inline int64_t effective_reach(int64_t dilation, int64_t rows, int64_t co
   return min(dilation, max(rows, columns));
 }
 
-// One vector of channels of row r: `start` and the sum of the branches, or what is there already
-// and the sum.
-template <int count>
-static inline void depthwise_pixels(const PixelMap& map, int64_t r, const MapBranch* branches,
-                                    int64_t channel, const Vec* start, float* to) {
-  const float* from[count][3];
-  int64_t reach[count];
-  Vec taps[count][kTaps];
-#pragma GCC unroll 2
-  for (int b = 0; b < count; ++b) {
-    const int64_t dilation = effective_reach(branches[b].dilation, map.rows, map.columns);
-    reach[b] = dilation * map.channels;
-    for (int i = 0; i < 3; ++i) from[b][i] = map.row(r + (i - 1) * dilation) + channel;
-#pragma GCC unroll 9
-    for (int i = 0; i < kTaps; ++i) {
-      taps[b][i] = load<Vec>(branches[b].taps + i * map.channels + channel);
-    }
-  }
-  const auto at_once = [&]<int columns>(int64_t first) {
-    Vec sum[columns];
-#pragma GCC unroll 4
-    for (int c = 0; c < columns; ++c) {
-      sum[c] = start ? *start : load<Vec>(to + first + c * map.channels);
-    }
-#pragma GCC unroll 2
-    for (int b = 0; b < count; ++b) {
-#pragma GCC unroll 3
-      for (int i = 0; i < 3; ++i) {
-#pragma GCC unroll 4
-        for (int c = 0; c < columns; ++c) {
-          const float* const at = from[b][i] + first + c * map.channels;
-          sum[c] += taps[b][3 * i] * load<Vec>(at - reach[b]);
-          sum[c] += taps[b][3 * i + 1] * load<Vec>(at);
-          sum[c] += taps[b][3 * i + 2] * load<Vec>(at + reach[b]);
-        }
-      }
-    }
-#pragma GCC unroll 4
-    for (int c = 0; c < columns; ++c) store(to + first + c * map.channels, sum[c]);
-  };
-  const int64_t end = map.columns * map.channels, step = kColumnsAtOnce * map.channels;
-  int64_t at = 0;
-  for (; at + step <= end; at += step) at_once.template operator()<kColumnsAtOnce>(at);
-  for (; at < end; at += map.channels) at_once.template operator()<1>(at);
+// The next pixel. The compiler must not know that, or it holds a pointer to each of many pixels and
+// runs out of registers.
+template <typename T>
+static inline T* step(T* from, int64_t pixel) {
+  from += pixel;
+  __asm__("" : "+r"(from));
+  return from;
 }
 
-// The same for any number of branches.
-static inline void depthwise_row(const PixelMap& map, int64_t r, const MapBranch* branches,
-                                 int64_t count, int64_t channel, Vec start, float* to) {
-  const Vec* from = &start;
+// Three rows around an output row, from its first column on, of one vector of channels.
+struct RowsAround {
+  const float* row[3];
+  int64_t pixel, reach;  // floats from column to column, and from tap to tap
+};
+
+// Adds 3 x 3 products to the sums of a few columns. Those that taps share are loaded once where the
+// dilation is known.
+template <int columns, int dilation>
+static inline void add_products(const RowsAround& rows, int64_t column, const Vec* taps, Vec* sum) {
+#pragma GCC unroll 3
+  for (int i = 0; i < 3; ++i) {
+    const float* from = rows.row[i] + (column - dilation) * rows.pixel;
+#pragma GCC unroll 16
+    for (int c = -dilation; c < columns + dilation; ++c, from = step(from, rows.pixel)) {
+      if constexpr (dilation == 0) {
+        sum[c] += taps[3 * i] * load<Vec>(from - rows.reach);
+        sum[c] += taps[3 * i + 1] * load<Vec>(from);
+        sum[c] += taps[3 * i + 2] * load<Vec>(from + rows.reach);
+      } else {
+        const Vec v = load<Vec>(from);
+        if (c + dilation < columns) sum[c + dilation] += taps[3 * i] * v;
+        if (c >= 0 && c < columns) sum[c] += taps[3 * i + 1] * v;
+        if (c >= dilation) sum[c - dilation] += taps[3 * i + 2] * v;
+      }
+    }
+  }
+}
+
+// One vector of channels of a branch, for columns [column, end) of row r: adds to `start` or,
+// without one, to what is there.
+template <int dilation>
+static void depthwise_strip(const PixelMap& map, int64_t r, int64_t column, int64_t end,
+                            const MapBranch& branch, int64_t channel, const Vec* start, float* to,
+                            int64_t to_pixel) {
+  const int64_t dilated = effective_reach(branch.dilation, map.rows, map.columns);
+  RowsAround rows{{}, map.pixel(), dilated * map.pixel()};
+  for (int i = 0; i < 3; ++i) rows.row[i] = map.row(r + (i - 1) * dilated) + channel;
+  Vec taps[kTaps];
+  for (int i = 0; i < kTaps; ++i) taps[i] = load<Vec>(branch.taps + i * map.channels + channel);
+  const auto while_fitting = [&]<int columns>() {
+    for (; column + columns <= end; column += columns) {
+      float* at = to + column * to_pixel;
+      Vec sum[columns];
+#pragma GCC unroll 16
+      for (int c = 0; c < columns; ++c, at = step(at, to_pixel)) {
+        sum[c] = start ? *start : load<Vec>(at);
+      }
+      add_products<columns, dilation>(rows, column, taps, sum);
+      at = to + column * to_pixel;
+#pragma GCC unroll 16
+      for (int c = 0; c < columns; ++c, at = step(at, to_pixel)) store(at, sum[c]);
+    }
+  };
+  while_fitting.template operator()<kColumns>();
+  while_fitting.template operator()<kColumns / 2>();
+  while_fitting.template operator()<kColumns / 4>();
+  while_fitting.template operator()<1>();
+}
+
+// A vector of channels of rows [begin, end), which go to rows without borders: `start` and the sum
+// of the branches. What a strip of columns reads stays in a first-level cache.
+static inline void depthwise_rows(const PixelMap& map, int64_t begin, int64_t end,
+                                  const MapBranch* branches, int64_t count, int64_t channel,
+                                  Vec start, float* to, int64_t to_pixel) {
+  const int64_t pitch = map.columns * to_pixel;
   if (count == 0) {
-    for (int64_t c = 0; c < map.columns; ++c) store(to + c * map.channels, start);
+    for (int64_t i = 0; i < (end - begin) * map.columns; ++i) store(to + i * to_pixel, start);
   }
-  if (count % 2) {
-    depthwise_pixels<1>(map, r, branches, channel, from, to);
-    from = nullptr;
-  }
-  for (int64_t b = count % 2; b < count; b += 2) {
-    depthwise_pixels<2>(map, r, branches + b, channel, from, to);
-    from = nullptr;
+  for (int64_t strip = 0; strip < map.columns; strip += kStrip) {
+    const int64_t stop = min(map.columns, strip + kStrip);
+    for (int64_t r = begin; r < end; ++r) {
+      float* const row = to + (r - begin) * pitch;
+      for (int64_t b = 0; b < count; ++b) {
+        const MapBranch& branch = branches[b];
+        const int64_t dilated = effective_reach(branch.dilation, map.rows, map.columns);
+        const auto run = dilated == 1   ? depthwise_strip<1>
+                         : dilated == 2 ? depthwise_strip<2>
+                                        : depthwise_strip<0>;
+        run(map, r, strip, stop, branch, channel, b == 0 ? &start : nullptr, row, to_pixel);
+      }
+    }
   }
 }
 
@@ -139,8 +178,8 @@ class PixelResizer {
   }
 
   // Adds it to every pixel of `to`.
-  void add(const float* from, int64_t channels, float* to) const {
-    for (int64_t c = 0; c < columns_; ++c, to += channels) {
+  void add(const float* from, int64_t channels, float* to, int64_t to_pixel) const {
+    for (int64_t c = 0; c < columns_; ++c, to += to_pixel) {
       store(to, load<Vec>(to) + at(from, channels, c));
     }
   }

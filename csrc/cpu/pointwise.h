@@ -24,6 +24,7 @@ static inline Vec load_first(const float* from, int64_t count) {
 
 // Vector i becomes lane i.
 static inline void transpose(Vec* v) {
+#pragma GCC unroll 4
   for (int step = 1; step < kLanes; step *= 2) {
     Vec shuffled[kLanes];
 #pragma GCC unroll 8
@@ -164,28 +165,30 @@ static inline void apply(const PointwiseLayer& layer, const float* packed,
   }
 }
 
-// Writes dense pixels [pixels, padded(channels)] as planes. `finish(channel, pixel, lanes, v)` is
-// what becomes of a vector of pixels of a channel.
+// Writes dense pixels [pixels, padded(channels)] as planes, a stretch of a few planes at a time.
+// `finish(channel, pixel, part, lanes, v)` is what becomes of a vector of pixels of a channel.
 template <typename T, typename Finish>
 static inline void to_planes(const float* from, int64_t pixels, int64_t channels, T* to,
                              int64_t plane, Finish finish) {
+  constexpr int64_t kStretch = 16 * kLanes;
   const int64_t pitch = padded(channels);
+  float stretch[kLanes * kStretch];
   for (int64_t c = 0; c < channels; c += kLanes) {
-    for (int64_t i = 0; i < pixels; i += kLanes) {
-      const int64_t lanes = min(kLanes, pixels - i);
-      Vec v[kLanes];
+    for (int64_t first = 0; first < pixels; first += kStretch) {
+      const int64_t count = min(kStretch, pixels - first);
+      for (int64_t i = 0; i < count; i += kLanes) {
+        Vec v[kLanes];
+        load_square(from + (first + i) * pitch + c, pitch, count - i, kLanes, v);
+        transpose(v);
 #pragma GCC unroll 16
-      for (int64_t p = 0; p < kLanes; ++p) {
-        v[p] = p < lanes ? load<Vec>(from + (i + p) * pitch + c) : Vec{};
+        for (int k = 0; k < kLanes; ++k) store(stretch + k * kStretch + i, v[k]);
       }
-      transpose(v);
       for (int64_t k = 0; k < min(kLanes, channels - c); ++k) {
-        const Vec finished = finish(c + k, i, lanes, v[k]);
-        if (lanes == kLanes) {
-          narrow(finished, to + (c + k) * plane + i);
-        } else {
-          narrow_partial(finished, to + (c + k) * plane + i, lanes);
-        }
+        T* const row = to + (c + k) * plane + first;
+        for_vectors<1>(count, [&]<int vectors, Part part>(int64_t i, int64_t lanes) {
+          const Vec v = load<Vec>(stretch + k * kStretch + i);
+          put<part>(finish.template operator()<part>(c + k, first + i, lanes, v), row + i, lanes);
+        });
       }
     }
   }
