@@ -4,6 +4,7 @@
 
 #include "cpu/denormals.h"
 #include "cpu/image_kernel.h"
+#include "cpu/rows.h"
 
 namespace lmwp::LMWP_ISA {
 
@@ -30,7 +31,7 @@ class Pieces {
   explicit Pieces(float* memory) : memory_(memory) {}
   float* take(int64_t floats) {
     float* const taken = memory_ ? memory_ + floats_ : nullptr;
-    floats_ += (floats + 15) / 16 * 16;
+    floats_ += align(floats);
     return taken;
   }
   int64_t floats() const { return floats_; }

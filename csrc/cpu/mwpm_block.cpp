@@ -96,6 +96,7 @@ struct Image {
   int64_t* counts;  // of each vector of channels, how many there are of each octave
 };
 
+// Whether any channel of a vector has a share of branch k.
 bool has_share(const Problem& p, const Image& image, int64_t k, int64_t channel) {
   const float* const shares = image.shares + k * channels(p) + channel;
   for (int64_t i = 0; i < kLanes; ++i) {
