@@ -27,7 +27,7 @@ class Folded(nn.Module):
             self._names[name].append(f"{name}_{i}")
 
     def _kept(self, name: str) -> list[Tensor]:
-        return [cast(Tensor, self._buffers[key]) for key in self._names[name]]
+        return cast(list[Tensor], [self._buffers[key] for key in self._names[name]])
 
     def _keep_epilogue(
         self, name: str, norms: Iterable[nn.Module], prelus: Iterable[nn.Module]
