@@ -30,29 +30,29 @@ void run_images(const ImageKernel<Problem>& kernel, Problem& p) {
   const PooledFloats packed(kernel.packed_floats(p));
   kernel.pack(p, packed.data());
   p.packed = packed.data();
-  const int64_t own_floats = kernel.own_floats(p), shared_floats = kernel.shared_floats(p);
-  const auto run = [&](int64_t image, float* shared, bool in_parallel) {
-    for (const ImageStep<Problem>* step = kernel.steps; step->run; ++step) {
-      const int64_t items = step->items(p);
-      const auto of_range = [&](int64_t begin, int64_t end) {
-        step->run(p, image, shared, thread_scratch(own_floats), begin, end);
-      };
-      if (in_parallel) {
-        torch::stable::parallel_for(0, items, 1, of_range);
-      } else {
-        of_range(0, items);
-      }
-    }
-  };
+  constexpr int64_t kLine = 16;  // floats
+  const int64_t own_floats = (kernel.own_floats(p) + kLine - 1) / kLine * kLine;
+  const int64_t shared_floats = kernel.shared_floats(p);
   if (p.batch % p.threads == 0 || p.batch > 4 * p.threads) {
     torch::stable::parallel_for(0, p.batch, 1, [&](int64_t begin, int64_t end) {
-      const PooledFloats shared(shared_floats);
-      for (int64_t image = begin; image < end; ++image) run(image, shared.data(), false);
+      // One piece for every op of the thread: what the last one left in cache is written again.
+      float* const own = thread_scratch(own_floats + shared_floats);
+      for (int64_t image = begin; image < end; ++image) {
+        for (const ImageStep<Problem>* step = kernel.steps; step->run; ++step) {
+          step->run(p, image, own + own_floats, own, 0, step->items(p));
+        }
+      }
     });
     return;
   }
   const PooledFloats shared(shared_floats);
-  for (int64_t image = 0; image < p.batch; ++image) run(image, shared.data(), true);
+  for (int64_t image = 0; image < p.batch; ++image) {
+    for (const ImageStep<Problem>* step = kernel.steps; step->run; ++step) {
+      torch::stable::parallel_for(0, step->items(p), 1, [&](int64_t begin, int64_t end) {
+        step->run(p, image, shared.data(), thread_scratch(own_floats), begin, end);
+      });
+    }
+  }
 }
 
 // x itself where its planes are dense, else a contiguous copy.
