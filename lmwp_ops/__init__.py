@@ -20,9 +20,11 @@ from lmwp_ops.ops.channel_spatial_attention import channel_spatial_attention
 from lmwp_ops.ops.depthwise_scales import depthwise_scales
 from lmwp_ops.ops.dilated_bank import dilated_bank
 from lmwp_ops.ops.goctconv2d import goctconv2d
+from lmwp_ops.ops.guided_fusion import guided_fusion
 from lmwp_ops.ops.il_block import il_block
 from lmwp_ops.ops.multiscale_mix import multiscale_mix
 from lmwp_ops.ops.multiscale_norm_mix import multiscale_norm_mix
+from lmwp_ops.ops.mwpm_block import mwpm_block
 from lmwp_ops.ops.sparse_conv2d import SparseConvWeight, sparse_conv2d
 
 __all__ = [
@@ -36,10 +38,12 @@ __all__ = [
     "explain",
     "forced_backend",
     "goctconv2d",
+    "guided_fusion",
     "il_block",
     "is_decomposed",
     "multiscale_mix",
     "multiscale_norm_mix",
+    "mwpm_block",
     "nn",
     "sparse_conv2d",
     "sparsify",

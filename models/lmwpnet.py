@@ -60,7 +60,12 @@ class LMWPNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Raises `ValueError` for images the network cannot take."""
-        self._check_input(x)
+        self.check_input(x)
+        if self.training and x.shape[0] < 2:
+            raise ValueError(
+                "LMWPNet: expected at least two images per process in training (batch norm sees "
+                f"maps of one pixel), got {x.shape[0]}; use eval() or a larger batch"
+            )
         y, features = x, {}
         for stage, stride in zip(self.stages, self.heads, strict=True):
             y = stage(y)
@@ -75,19 +80,16 @@ class LMWPNet(nn.Module):
         logits: Iterator[Tensor] = (resize(head(feature), x) for head, feature in heads)
         return list(logits) if self.training else next(logits)
 
-    def _check_input(self, x: Tensor) -> None:
+    @classmethod
+    def check_input(cls, x: Tensor) -> None:
+        """Raises `ValueError` for images the network cannot take."""
         if x.dim() != 4 or x.shape[1] != IMAGE_CHANNELS:
             raise ValueError(f"LMWPNet: expected images [N, 3, H, W], got shape {list(x.shape)}")
         height, width = x.shape[-2:]
-        if min(height, width) < self.min_size:
+        if min(height, width) < cls.min_size:
             raise ValueError(
-                f"LMWPNet: expected height and width of at least {self.min_size}, "
+                f"LMWPNet: expected height and width of at least {cls.min_size}, "
                 f"got {height} x {width}; pad or resize the image"
-            )
-        if self.training and x.shape[0] < 2:
-            raise ValueError(
-                "LMWPNet: expected at least two images per process in training (batch norm sees "
-                f"maps of one pixel), got {x.shape[0]}; use eval() or a larger batch"
             )
 
     def parts(self) -> dict[str, nn.Module]:

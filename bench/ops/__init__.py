@@ -7,8 +7,10 @@ from lmwp_bench.ops.channel_spatial_attention import CHANNEL_SPATIAL_ATTENTION
 from lmwp_bench.ops.depthwise_scales import DEPTHWISE_SCALES
 from lmwp_bench.ops.dilated_bank import DILATED_BANK
 from lmwp_bench.ops.goctconv2d import GOCTCONV2D
+from lmwp_bench.ops.guided_fusion import GUIDED_FUSION
 from lmwp_bench.ops.il_block import IL_BLOCK
 from lmwp_bench.ops.multiscale_mix import MULTISCALE_MIX, MULTISCALE_NORM_MIX
+from lmwp_bench.ops.mwpm_block import MWPM_BLOCK
 from lmwp_bench.ops.sparse_conv2d import SPARSE_CONV2D
 from lmwp_bench.ops.spec import OpSpec
 
@@ -17,7 +19,7 @@ OPS: dict[str, OpSpec[Any]] = {
     for spec in (
         *(DEPTHWISE_SCALES, GOCTCONV2D, IL_BLOCK, DILATED_BANK, BN_PRELU_GAP),
         CHANNEL_SPATIAL_ATTENTION,
-        *(MULTISCALE_MIX, MULTISCALE_NORM_MIX),
+        *(MULTISCALE_MIX, MULTISCALE_NORM_MIX, MWPM_BLOCK, GUIDED_FUSION),
         SPARSE_CONV2D,
     )
 }

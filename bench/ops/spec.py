@@ -66,6 +66,7 @@ class OpSpec(Generic[Shape]):
         cost: of one image.
         differentiable: whether there is a backward pass to measure.
         epilogue: whether every output has a scale, a shift and a slope.
+        inner: channels of every layer inside that has them, too.
     """
 
     name: str
@@ -78,6 +79,7 @@ class OpSpec(Generic[Shape]):
     cost: Callable[[Shape], Cost]
     differentiable: bool = True
     epilogue: bool = True
+    inner: Callable[[Shape], list[int]] = lambda _: []
 
     def params(self, shape: Shape) -> dict[str, int]:
         """Numbers of a shape that its speed is plotted over, by name."""
@@ -89,7 +91,7 @@ class OpSpec(Generic[Shape]):
         """Normal inputs and weights that keep the outputs near one."""
         generator = torch.Generator().manual_seed(seed)
         draw = partial(torch.randn, generator=generator)
-        widths = self.outputs(shape) if self.epilogue else []
+        widths = [*self.outputs(shape), *self.inner(shape)] if self.epilogue else []
         inputs = Inputs(
             xs=[draw(batch, *size) for size in self.sizes(shape)],
             weights=[draw(w) / math.sqrt(math.prod(w[1:])) for w in self.weights(shape)],

@@ -1,6 +1,6 @@
 """Argument checks shared by the ops on lists of branches."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -88,6 +88,32 @@ def check_parameter(
     if parameter.dtype != like.dtype and not (sixteen_bit and parameter.dtype == torch.float32):
         expected = f"{like.dtype} like {name}" + (" or float32" if sixteen_bit else "")
         raise argument_error(op, argument, expected, parameter.dtype)
+
+
+def check_parameters(
+    op: str,
+    argument: str,
+    names: Sequence[str],
+    given: Sequence[Tensor],
+    shapes: Sequence[tuple[int, ...]],
+    x: Tensor,
+) -> None:
+    """`given` is one tensor of each of the `names` and `shapes`, as `check_parameter` wants it."""
+    if len(given) != len(names):
+        raise argument_error(op, argument, f"{len(names)} tensors: {', '.join(names)}", len(given))
+    for name, parameter, shape in zip(names, given, shapes, strict=True):
+        if not fits(parameter, shape, x):
+            check_parameter(op, f"{argument} {name}", parameter, shape, x, "x")
+
+
+def check_no_gradient(op: str, named: Mapping[str, Sequence[Tensor]]) -> None:
+    """For ops without a gradient: none is asked for."""
+    if not torch.is_grad_enabled():
+        return
+    for name, tensors in named.items():
+        if any(tensor.requires_grad for tensor in tensors):
+            expected = "no tensor that requires a gradient, or torch.no_grad() around the call"
+            raise argument_error(op, name, expected, "requires_grad=True")
 
 
 def _autocasts(device_type: str) -> bool:

@@ -76,7 +76,9 @@ def toolkit() -> Toolkit:
 
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("arch", NAMES)
-def test_kernels_do_not_spill_and_move_whole_vectors(toolkit, arch, source, record_property, tmp_path):
+def test_kernels_do_not_spill_and_move_whole_vectors(
+    toolkit, arch, source, record_property, tmp_path
+):
     if arch not in known_archs(toolkit):
         pytest.skip(f"this nvcc does not know {arch}")
     target = f"-arch=sm_{arch.replace('.', '')}"

@@ -27,6 +27,8 @@ SMALL = {
     "channel_spatial_attention": "odd 7x7x7",
     "multiscale_mix": "odd 7x13x13",
     "multiscale_norm_mix": "odd 7x13x13",
+    "mwpm_block": "odd 7x13x13",
+    "guided_fusion": "odd 7x13x13",
     "sparse_conv2d": "odd 13x7x7 unstructured 20%",
 }
 EVERY_SHAPE = [(name, shape) for name, spec in OPS.items() for shape in spec.shapes]

@@ -163,3 +163,15 @@ def test_a_replay_is_faster_than_launches(fused, images) -> None:
         return start.elapsed_time(end) / 50
 
     assert milliseconds(fused) < milliseconds(lambda x: launched(fused, x))
+
+
+@torch.backends.cudnn.flags(allow_tf32=False)
+def test_lmwpnet_is_right_launched_and_replayed(device, images) -> None:
+    network = make_network(bench_network("lmwpnet"), SIZE)
+    with torch.no_grad(), lmwp_ops.decomposed():
+        truth = copy.deepcopy(network).double()(images.cpu().double())
+    fused = optimize_for_inference(network.to(device))
+    expected = launched(fused, images)
+    assert (expected.cpu().double() - truth).abs().max() < 2e-4 * truth.abs().max()
+    for _ in range(3):
+        torch.testing.assert_close(fused(images), expected)

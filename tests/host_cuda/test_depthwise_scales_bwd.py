@@ -47,9 +47,7 @@ def faulty(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-def build_for(
-    dtype: str, kernels: tuple[int, ...], flags: tuple[str, ...], output: Path
-) -> Path:
+def build_for(dtype: str, kernels: tuple[int, ...], flags: tuple[str, ...], output: Path) -> Path:
     sizes = ",".join(map(str, kernels))
     return build.compile_host(
         SOURCE, output, flags, defines=[f"ELEMENT={C_TYPES[dtype]}", f"KERNELS={sizes}"]

@@ -151,10 +151,10 @@ def test_nothing_is_graphed_on_the_cpu() -> None:
 class TestNetwork:
     """The fused network with graphs that are none, on the CPU."""
 
-    @pytest.fixture
-    def network(self, monkeypatch: pytest.MonkeyPatch, cache: GraphCache):
-        monkeypatch.setattr("lmwp_models.inference.can_be_graphed", lambda x: True)
-        fused = optimize_for_inference(make_network(bench_network("csnet-l-x1"), (32, 32)))
+    @pytest.fixture(params=["csnet-l-x1", "lmwpnet"])
+    def network(self, request, monkeypatch: pytest.MonkeyPatch, cache: GraphCache):
+        monkeypatch.setattr("lmwp_models.fused_network.can_be_graphed", lambda x: True)
+        fused = optimize_for_inference(make_network(bench_network(request.param), (32, 32)))
         fused._graphs = cache
         return fused
 

@@ -58,7 +58,7 @@ def test_runs_on_every_backend_and_needs_no_gradient() -> None:
 
 
 def test_refuses_other_networks_and_shapes_in_one_line() -> None:
-    with pytest.raises(TypeError, match=r"optimize_for_inference: expected a CSNet, got Linear"):
+    with pytest.raises(TypeError, match=r"expected a CSNet or an LMWPNet, got Linear"):
         optimize_for_inference(nn.Linear(2, 2))
     fused = optimize_for_inference(create_model("csnet-l-x1").eval())
     with pytest.raises(ValueError, match=r"multiples of 16, got 8 x 32"):

@@ -40,8 +40,10 @@ KERNELS = {
         "channel_spatial_attention_backward",
     ),
     "depthwise_scales": ("depthwise_scales", "depthwise_scales_weight"),
+    "guided_fusion": ("guided_fusion",),
     "multiscale_conv": ("multiscale_conv", "multiscale_weight"),
     "multiscale_mix": ("multiscale_mix", "multiscale_mix_backward"),
+    "mwpm_block": ("mwpm_block",),
     "sparse_conv2d": ("sparse_conv2d",),
 }
 

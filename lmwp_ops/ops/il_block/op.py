@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lmwp_ops import _dispatch
@@ -15,6 +14,7 @@ from lmwp_ops.ops._arguments import (
     argument_error,
     check_channels,
     check_epilogue,
+    check_no_gradient,
     check_parameter,
     fits,
     split_affine,
@@ -128,13 +128,8 @@ def _check(
     entry_pool: bool,
 ) -> None:
     """Raise ValueError unless the op can compute these arguments."""
-    if torch.is_grad_enabled():
-        named = {"xs": xs, "weight": [weight], "depthwise": depthwise}
-        named |= {"affine": [*scale, *shift], "slope": slope}
-        for name, tensors in named.items():
-            if any(tensor.requires_grad for tensor in tensors):
-                expected = "no tensor that requires a gradient, or torch.no_grad() around the call"
-                raise argument_error(OP, name, expected, "requires_grad=True")
+    named = {"xs": xs, "weight": [weight], "depthwise": depthwise}
+    check_no_gradient(OP, named | {"affine": [*scale, *shift], "slope": slope})
     settings = (in_channels, out_channels, entry_pool, True, False)
     goctconv2d.check(xs, weight, [], [], [], *settings, op=OP)
     widths = [c for c in out_channels if c]
