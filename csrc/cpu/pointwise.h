@@ -8,6 +8,7 @@
 #include "cpu/flat_vectors.h"
 #include "cpu/pointwise_layer.h"
 #include "cpu/rows.h"
+#include "cpu/transpose.h"
 
 namespace lmwp::LMWP_ISA {
 
@@ -20,21 +21,6 @@ static inline int64_t padded(int64_t channels) { return ceil_div(channels, kLane
 
 static inline Vec load_first(const float* from, int64_t count) {
   return count >= kLanes ? load<Vec>(from) : widen_partial(from, count);
-}
-
-// Vector i becomes lane i.
-static inline void transpose(Vec* v) {
-#pragma GCC unroll 4
-  for (int step = 1; step < kLanes; step *= 2) {
-    Vec shuffled[kLanes];
-#pragma GCC unroll 8
-    for (int i = 0; i < kLanes / 2; ++i) {
-      shuffled[2 * i] = interleave_low(v[i], v[i + kLanes / 2]);
-      shuffled[2 * i + 1] = interleave_high(v[i], v[i + kLanes / 2]);
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < kLanes; ++i) v[i] = shuffled[i];
-  }
 }
 
 // A square of a matrix [rows, columns] whose rows are `pitch` apart; zeros beyond its borders.

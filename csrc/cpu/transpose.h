@@ -8,7 +8,7 @@ namespace lmwp::LMWP_ISA {
 
 // Lane j of vector i becomes lane i of vector j. With lanes and vectors numbered by the bits of
 // (i, j), a round turns those bits by one.
-static inline void transpose(Vec (&v)[kLanes]) {
+static inline void transpose(Vec* v) {
   constexpr int half = kLanes / 2;
 #pragma GCC unroll 4
   for (int round = 1; round < kLanes; round *= 2) {

@@ -76,7 +76,7 @@ def toolkit() -> Toolkit:
 
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("arch", NAMES)
-def test_kernels_do_not_spill_and_move_whole_vectors(
+def test_kernels_neither_spill_nor_move_single_elements(
     toolkit, arch, source, record_property, tmp_path
 ):
     if arch not in known_archs(toolkit):
