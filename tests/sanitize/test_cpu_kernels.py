@@ -48,7 +48,20 @@ KERNELS = {
 }
 
 
-@pytest.fixture(scope="module", params=itertools.product(KERNELS, INSTRUCTION_SETS), ids="-".join)
+def supported(isa: str) -> bool:
+    return set(INSTRUCTION_SETS[isa][1]) <= processor_flags()
+
+
+# In every run the narrowest vectors and the widest of this processor; those between are slow.
+_SUPPORTED = [isa for isa in INSTRUCTION_SETS if supported(isa)]
+ENDS = {_SUPPORTED[0], _SUPPORTED[-1]}
+BUILDS = [
+    pytest.param((kernel, isa), id=f"{kernel}-{isa}", marks=() if isa in ENDS else pytest.mark.slow)
+    for kernel, isa in itertools.product(KERNELS, INSTRUCTION_SETS)
+]
+
+
+@pytest.fixture(scope="module", params=BUILDS)
 def driver(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The driver of a kernel, built for one instruction set."""
     if shutil.which("g++") is None:
