@@ -61,9 +61,13 @@ def epilogue_backward(
     if slope:
         assert z is not None
         u = z * _per_channel(scale[b]) + _per_channel(shift[b]) if scale else z
+        wide = torch.promote_types(u.dtype, slope[b].dtype)
+        # The gradient of F.prelu: one pass, where torch.where and products are six.
+        du, shares = torch.ops.aten._prelu_kernel_backward(
+            grad.to(wide), u.to(wide), _per_channel(slope[b]).to(wide)
+        )
         if wants_slope:
-            grad_slope = torch.where(u > 0, 0, du * u).sum(dims).to(slope[b].dtype)  # [C]
-        du = torch.where(u > 0, du, du * _per_channel(slope[b]))
+            grad_slope = shares.sum(dims).to(slope[b].dtype)  # [C]
     if wants_shift:
         grad_shift = du.sum(dims).to(shift[b].dtype)
     if wants_scale:
