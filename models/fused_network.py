@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, Self, cast
 
@@ -53,7 +54,7 @@ def fold_norm(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     return scale.to(norm.weight.dtype), shift.to(norm.bias.dtype)
 
 
-class FusedNetwork(Folded):
+class FusedNetwork(Folded, ABC):
     """A network for inference; on a GPU it replays a graph from the second image of a kind on."""
 
     def __init__(self, cuda_graphs: bool) -> None:
@@ -74,11 +75,13 @@ class FusedNetwork(Folded):
         self._graphs.clear()
         return super()._apply(*args, **kwargs)
 
+    @abstractmethod
     def _check_input(self, x: Tensor) -> None:
-        raise NotImplementedError
+        """Raises `ValueError` for images that the network cannot take."""
 
+    @abstractmethod
     def _compute(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+        """The logits."""
 
 
 def _forget_graphs(network: FusedNetwork, _: object) -> None:

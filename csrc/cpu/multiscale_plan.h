@@ -62,11 +62,9 @@ static inline void for_each_tile(const ConvOutput& output, Function&& function) 
   int64_t first = 0;
   for (int64_t g = 0; g < output.group_count; ++g) {
     const ConvGroup& group = output.groups[g];
-    const int64_t tiles = ceil_div(group.channels, kTileChannels);
-    for (int64_t t = 0; t < tiles; ++t) {
-      const int64_t begin = t * group.channels / tiles, end = (t + 1) * group.channels / tiles;
-      function(Tile{&group, begin, first + begin, end - begin});
-    }
+    for_each_even_tile(group.channels, kTileChannels, [&](int64_t begin, int64_t count) {
+      function(Tile{&group, begin, first + begin, count});
+    });
     first += group.channels;
   }
 }

@@ -61,14 +61,4 @@ static OuterFunction outer_function(int64_t rows, int64_t vectors) {
   return add_outer<R, V>;
 }
 
-// Calls function(first, count) for tiles of at most `most` of `total` that are as even as can be.
-template <typename Function>
-static inline void for_each_even_tile(int64_t total, int64_t most, Function&& function) {
-  const int64_t tiles = ceil_div(total, most);
-  for (int64_t t = 0; t < tiles; ++t) {
-    const int64_t begin = t * total / tiles, end = (t + 1) * total / tiles;
-    function(begin, end - begin);
-  }
-}
-
 }  // namespace lmwp::LMWP_ISA

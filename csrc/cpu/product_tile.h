@@ -86,14 +86,4 @@ static ProductFunction product_function(int64_t a, int64_t b) {
   return add_products<A, B>;
 }
 
-// Calls function(first, count) for tiles of `channels` that are as even as can be.
-template <typename Function>
-static inline void for_each_product_tile(int64_t channels, Function&& function) {
-  const int64_t tiles = ceil_div(channels, kProductTile);
-  for (int64_t t = 0; t < tiles; ++t) {
-    const int64_t begin = t * channels / tiles, end = (t + 1) * channels / tiles;
-    function(begin, end - begin);
-  }
-}
-
 }  // namespace lmwp::LMWP_ISA

@@ -17,6 +17,16 @@ static inline int64_t align(int64_t floats) { return ceil_div(floats, kAlign) * 
 // lines, so that their rows do not fall onto the same sets of a cache.
 static inline int64_t spaced(int64_t floats) { return (ceil_div(floats, kAlign) | 1) * kAlign; }
 
+// Calls function(first, count) for tiles of at most `most` of `total` that are as even as can be.
+template <typename Function>
+static inline void for_each_even_tile(int64_t total, int64_t most, Function&& function) {
+  const int64_t tiles = ceil_div(total, most);
+  for (int64_t t = 0; t < tiles; ++t) {
+    const int64_t begin = t * total / tiles, end = (t + 1) * total / tiles;
+    function(begin, end - begin);
+  }
+}
+
 // Takes aligned pieces off scratch.
 class Arena {
  public:

@@ -92,8 +92,9 @@ class NarrowWeight {
     const int64_t in = block_.x.input->channels, taps = area(problem_);
     const int64_t reach = problem_.kernel / 2;
     const int64_t dilation = dilation_of(block_);
-    for_each_product_tile(in, [&](int64_t c, int64_t c_count) {
-      for_each_product_tile(block_.gradients.input->channels, [&](int64_t o, int64_t o_count) {
+    const int64_t out = block_.gradients.input->channels;
+    for_each_even_tile(in, kProductTile, [&](int64_t c, int64_t c_count) {
+      for_each_even_tile(out, kProductTile, [&](int64_t o, int64_t o_count) {
         const ProductFunction add = product_function(o_count, c_count);
         const ProductSide a = gradients.at(o * gradients.plane);
         for (int64_t tap = 0; tap < taps; ++tap) {
