@@ -10,29 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmwp_ops import _dispatch, _loader, _triton
-from lmwp_ops._examples import Draw, Example, Shapes, convert, tensors
+from lmwp_ops import _autocast, _autograd, _dispatch, _loader, _triton
+from lmwp_ops._examples import Draw, Example, Shapes, convert
 from lmwp_ops._layout import empty_like_layout, leading
 from lmwp_ops._library import LIBRARY
 
 _DEVICES = ("cpu", "cuda")
-
-
-def invoke(op: str, check: Callable[..., None], args: tuple[Any, ...]) -> Any:
-    """What a public function does with its op arguments.
-
-    Where nothing watches the call - no gradient, trace or autocast - the op is run at once: the
-    way through torch's dispatcher and back into Python costs more than a kernel on a small map.
-    """
-    xs = args[0]
-    if (isinstance(xs, Tensor) or xs) and not (
-        torch.is_grad_enabled()
-        or torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack()
-        or torch.is_autocast_enabled(leading(xs).device.type)
-    ):
-        return _dispatch.check_and_run(op, check, args)
-    return getattr(torch.ops.lmwp_ops, op).default(*args)
 
 
 def register(
@@ -74,7 +57,7 @@ def register(
     candidates += _everywhere(triton, reference)
     _implement(op, check, fake, compiled)
     for device_type in _DEVICES:
-        LIBRARY.impl(op, partial(_autocast, op, device_type), f"Autocast{device_type.upper()}")
+        LIBRARY.impl(op, partial(_run_autocast, op, device_type), f"Autocast{device_type.upper()}")
     _dispatch.register(op, candidates, bind=bind, example=checked_example)
 
 
@@ -100,58 +83,14 @@ def register_gradient(
     """
     name = f"{op}_backward"
 
-    def refuse(ctx: Any, *grads: Any) -> None:
-        raise NotImplementedError(
-            f"{op}: can be differentiated once only; "
-            "a gradient of its gradient was asked for (create_graph=True)"
-        )
-
     candidates = [
         _compiled_candidate(backend, run, validates=False) for backend, run in compiled.items()
     ]
     candidates += _everywhere(triton, reference)
     _implement(name, check, fake)
-    setup_context, differentiate = _autograd_of(op, kept_outputs)
-    torch.library.register_autograd(
-        f"lmwp_ops::{op}", differentiate, setup_context=setup_context, lib=LIBRARY
-    )
-    torch.library.register_autograd(f"lmwp_ops::{name}", refuse, lib=LIBRARY)
+    _autograd.register(op, kept_outputs)
     example = example or partial(_gradients_of, op)
     _dispatch.register(name, candidates, bind=_as_given, example=example)
-
-
-def _autograd_of(op: str, kept_outputs: int) -> tuple[Callable[..., None], Callable[..., Any]]:
-    """What autograd calls in the forward and in the backward pass of an op."""
-    forward, backward = (getattr(torch.ops.lmwp_ops, name) for name in (op, f"{op}_backward"))
-    schema = forward.default._schema
-    count = sum(str(argument.type) in ("Tensor", "List[Tensor]") for argument in schema.arguments)
-
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        kinds, ctx.settings = list(inputs[:count]), inputs[count:]
-        if len(schema.returns) > 1:
-            ctx.mark_non_differentiable(*tensors(output[1:]))
-            kinds += output[len(output) - kept_outputs :]
-        ctx.lengths = [None if isinstance(kind, Tensor) else len(kind) for kind in kinds]
-        ctx.save_for_backward(*tensors(kinds))
-
-    def differentiate(ctx: Any, grads: Tensor | list[Tensor], *_: Any) -> tuple[Any, ...]:
-        saved = iter(ctx.saved_tensors)
-        kinds = [
-            next(saved) if length is None else [next(saved) for _ in range(length)]
-            for length in ctx.lengths
-        ]
-        needed = ctx.needs_input_grad[:count]
-        wanted = [need if isinstance(need, bool) else any(need) for need in needed]
-        gradients = backward.default(grads, *kinds, *ctx.settings, wanted)
-        given: list[Any] = []
-        for gradient, want, length in zip(gradients, wanted, ctx.lengths, strict=False):
-            if length is None:
-                given.append(gradient[0] if want else None)
-            else:
-                given.append(gradient if want else [None] * length)
-        return *given, *[None] * len(ctx.settings)
-
-    return setup_context, differentiate
 
 
 def _implement(
@@ -213,16 +152,10 @@ def empty_gradients(
     return grad_xs, *kinds
 
 
-def _autocast(op: str, device_type: str, *args: Any) -> Any:
-    dtype = torch.get_autocast_dtype(device_type)
-
-    def cast(x: Tensor) -> Tensor:
-        return x.to(dtype) if x.is_floating_point() and x.dtype != torch.float64 else x
-
-    xs = convert(args[0], cast)
-    keys = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, f"Autocast{device_type.upper()}"))
-    with torch._C._ExcludeDispatchKeyGuard(keys):
-        return getattr(torch.ops.lmwp_ops, op).default(xs, *args[1:])
+def _run_autocast(op: str, device_type: str, *args: Any) -> Any:
+    lowered = _autocast.cast(device_type, args)
+    with _autocast.off(device_type):
+        return getattr(torch.ops.lmwp_ops, op).default(*lowered)
 
 
 def _compiled_candidate(

@@ -28,6 +28,8 @@ LAYER_OF = {
         "env": "top",
         "nn": "nn",
         "ops": "ops",
+        "_autocast": "base",
+        "_autograd": "base",
         "_backends": "base",
         "_disk_cache": "base",
         "_dispatch": "base",

@@ -6,32 +6,11 @@
 #include "cpu/bn_prelu_gap.h"
 
 #include "common/epilogue.h"
-#include "cpu/denormals.h"
-#include "cpu/lane_sums.h"
+#include "cpu/channel_walk.h"
 #include "cpu/moments.h"
-#include "cpu/rows.h"
 
 namespace lmwp::LMWP_ISA {
 namespace {
-
-constexpr int64_t kBandElements = 32768;  // of an interleaved unit
-constexpr int kSums = 3;                  // kept for every channel of a unit
-
-int64_t band_rows(const NormProblem& p) {
-  return p.interleaved ? max(1, kBandElements / (p.columns * p.channels)) : max(1, p.rows);
-}
-
-int64_t bands(const NormProblem& p) { return ceil_div(p.rows, band_rows(p)); }
-
-int64_t units(const NormProblem& p) { return p.batch * (p.interleaved ? bands(p) : p.channels); }
-
-int64_t sum_doubles(const NormProblem& p) { return kSums * p.batch * bands(p) * p.channels; }
-
-double* unit_sums(const NormProblem& p, int64_t image, int64_t band, int64_t channel) {
-  const int64_t slot =
-      p.interleaved ? (image * bands(p) + band) * p.channels + channel : channel * p.batch + image;
-  return p.sums + kSums * slot;
-}
 
 // What `apply` needs of each channel, an array of each.
 struct ChannelValues {
@@ -51,81 +30,6 @@ int64_t channel_floats(const NormProblem& p) { return 6 * align(p.channels); }
 
 void clear(const NormProblem& p) {
   __builtin_memset(p.channel, 0, channel_floats(p) * sizeof(float));
-}
-
-// Of lane i where lanes are channels, else of all lanes together.
-template <bool interleaved>
-double channel_sum(const LaneSums& sums, int64_t i) {
-  return interleaved ? sums.lane(i) : sums.total();
-}
-
-// Where a run of vectors lies: `lanes` valid lanes in each, from one pixel of a channel on.
-struct Run {
-  int64_t image, channel, row, column, vectors, lanes;
-};
-
-template <typename T>
-T* at(const NormFeature& feature, const Run& run) {
-  return static_cast<T*>(feature.data) + run.image * feature.image + run.channel * feature.channel +
-         run.row * feature.row + run.column * feature.column;
-}
-
-template <bool interleaved>
-int64_t vector_step(const NormFeature& feature) {
-  return interleaved ? feature.column : kLanes;
-}
-
-template <bool whole, typename T>
-Vec get(const T* from, int64_t lanes) {
-  return whole ? widen(from) : widen_partial(from, lanes);
-}
-
-template <bool whole, typename T>
-void put(Vec v, T* to, int64_t lanes) {
-  if (whole) {
-    narrow(v, to);
-  } else {
-    narrow_partial(v, to, lanes);
-  }
-}
-
-// The value of a channel in every lane, or those of the channels in the lanes.
-template <bool interleaved>
-Vec of_channel(const float* values, int64_t channel) {
-  return interleaved ? load<Vec>(values + channel) : broadcast<Vec>(values[channel]);
-}
-
-// Calls pass.begin, pass.run for all its elements and pass.end, for each channel or vector of
-// channels of a unit.
-template <bool interleaved, typename Pass>
-void walk(const NormProblem& p, int64_t unit, Pass pass) {
-  const auto visit = [&pass](const Run& run) {
-    if (run.vectors == 0) return;
-    if (run.lanes == kLanes) {
-      pass.template run<true>(run);
-    } else {
-      pass.template run<false>(run);
-    }
-  };
-  if constexpr (interleaved) {
-    const int64_t image = unit / bands(p), band = unit % bands(p);
-    const int64_t first = band * band_rows(p), end = min(p.rows, first + band_rows(p));
-    for (int64_t c = 0; c < p.channels; c += kLanes) {
-      const int64_t lanes = min(kLanes, p.channels - c);
-      pass.begin(c);
-      for (int64_t row = first; row < end; ++row) visit({image, c, row, 0, p.columns, lanes});
-      pass.end(image, band, c, lanes);
-    }
-  } else {
-    const int64_t c = unit / p.batch, image = unit % p.batch;
-    const int64_t whole = p.columns / kLanes, rest = p.columns % kLanes;
-    pass.begin(c);
-    for (int64_t row = 0; row < p.rows; ++row) {
-      visit({image, c, row, 0, whole, kLanes});
-      if (rest > 0) visit({image, c, row, whole * kLanes, 1, rest});
-    }
-    pass.end(image, 0, c, 1);
-  }
 }
 
 // Moments of x, of its distances from its first elements so that large means cancel nothing.
@@ -313,33 +217,6 @@ class InputGradientPass {
   Vec by_x_, constant_;
 };
 
-template <template <typename, bool> typename Pass, bool interleaved>
-void run_units(const NormProblem& p, int64_t begin, int64_t end) {
-  for (int64_t unit = begin; unit < end; ++unit) {
-    switch (p.dtype) {
-      case Dtype::float32:
-        walk<interleaved>(p, unit, Pass<float, interleaved>(p));
-        break;
-      case Dtype::float16:
-        walk<interleaved>(p, unit, Pass<Half, interleaved>(p));
-        break;
-      case Dtype::bfloat16:
-        walk<interleaved>(p, unit, Pass<BFloat16, interleaved>(p));
-        break;
-    }
-  }
-}
-
-template <template <typename, bool> typename Pass>
-void run(const NormProblem& p, int64_t begin, int64_t end) {
-  const FlushDenormals flush;
-  if (p.interleaved) {
-    run_units<Pass, true>(p, begin, end);
-  } else {
-    run_units<Pass, false>(p, begin, end);
-  }
-}
-
 void combine_moments(const NormProblem& p, int64_t first_channel, int64_t end) {
   const ChannelValues values(p);
   for (int64_t c = first_channel; c < end; ++c) {
@@ -395,12 +272,7 @@ void combine_gradients(const NormProblem& p, int64_t first_channel, int64_t end)
   const double count = static_cast<double>(max(1, p.batch * p.rows * p.columns));
   for (int64_t c = first_channel; c < end; ++c) {
     double total[kSums] = {};
-    for (int64_t image = 0; image < p.batch; ++image) {
-      for (int64_t band = 0; band < bands(p); ++band) {
-        const double* sums = unit_sums(p, image, band, c);
-        for (int s = 0; s < kSums; ++s) total[s] += sums[s];
-      }
-    }
+    add_unit_sums(p, c, total);
     const double r = rstd(p, c), scale = p.weight[c] * r;
     p.grad_weight[c] = static_cast<float>(total[1] * r);
     p.grad_bias[c] = static_cast<float>(total[0]);

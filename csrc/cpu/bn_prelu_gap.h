@@ -2,28 +2,16 @@
 // instruction set.
 #pragma once
 
-#include <stdint.h>
-
-#include "cpu/dtype.h"
+#include "cpu/channel_problem.h"
 
 namespace lmwp {
 
-// A feature [batch, channels, rows, columns]; strides count elements.
-struct NormFeature {
-  void* data;
-  int64_t image, channel, row, column;
-};
-
-// One branch. Features are planar (column stride 1) or interleaved (channel stride 1), all alike;
-// a dense plane may come as one long row.
-struct NormProblem {
-  Dtype dtype;
-  bool interleaved;
-  int64_t batch, channels, rows, columns;
+// One branch.
+struct NormProblem : ChannelProblem {
   double eps;
-  NormFeature x;
-  NormFeature grad;     // of y; backward only
-  NormFeature out;      // y, backward the gradient of x
+  ChannelFeature x;
+  ChannelFeature grad;  // of y; backward only
+  ChannelFeature out;   // y, backward the gradient of x
   const float* weight;  // [channels], as all parameters and their gradients
   const float* bias;
   const float* slope;  // null where absent
@@ -31,16 +19,13 @@ struct NormProblem {
   float* batch_var;
   float* means;  // [batch, channels]; forward only
   float *grad_weight, *grad_bias, *grad_slope;
-  double* sums;    // scratch
-  float* channel;  // scratch
 };
 
-// A problem is cut into units whose order is free. `reduce` sums over units, `combine` turns sums
-// into what `apply` needs of each channel, and `apply` writes units. A unit of a planar problem is
-// a plane, channel * batch + image; one of an interleaved problem is a band of all channels.
+// `reduce` sums over units, `combine` turns sums into what `apply` needs of each channel, and
+// `apply` writes units.
 struct NormPasses {
-  int64_t (*units)(const NormProblem& problem);
-  int64_t (*sum_doubles)(const NormProblem& problem);
+  int64_t (*units)(const ChannelProblem& problem);
+  int64_t (*sum_doubles)(const ChannelProblem& problem);
   int64_t (*channel_floats)(const NormProblem& problem);
   void (*prepare)(const NormProblem& problem);
   void (*reduce)(const NormProblem& problem, int64_t begin, int64_t end);

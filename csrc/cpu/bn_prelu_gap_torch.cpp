@@ -2,7 +2,7 @@
 #include <tuple>
 
 #include "cpu/bn_prelu_gap.h"
-#include "cpu/torch_arguments.h"
+#include "cpu/channel_problem_torch.h"
 
 namespace lmwp {
 namespace {
@@ -11,30 +11,15 @@ using torch::stable::Tensor;
 using Four = std::tuple<Tensors, Tensors, Tensors, Tensors>;
 
 constexpr const char* kOp = "bn_prelu_gap_cpp";
-constexpr int64_t kGrainElements = 32768;  // that are worth a thread
-
-struct Scratch {
-  std::vector<double> sums;
-  std::vector<float> channel;
-
-  template <typename T>
-  static T* room(std::vector<T>& memory, int64_t count) {
-    if (static_cast<int64_t>(memory.size()) < count) memory.resize(count);
-    return memory.data();
-  }
-};
 
 void run(const NormPasses& passes, NormProblem& p, bool applies) {
-  thread_local Scratch scratch;
-  p.sums = Scratch::room(scratch.sums, passes.sum_doubles(p));
-  p.channel = Scratch::room(scratch.channel, passes.channel_floats(p));
+  take_scratch(p, passes.sum_doubles(p), passes.channel_floats(p));
   passes.prepare(p);
   const int64_t units = passes.units(p);
-  const int64_t elements = p.batch * p.channels * p.rows * p.columns;
   if (!p.interleaved && p.channels >= torch::stable::get_num_threads()) {
     // Both passes over a channel in turn, the second backwards, so that it begins with what the
     // first has left in cache.
-    const int64_t grain = kGrainElements * p.channels / (elements + 1) + 1;
+    const int64_t grain = grain_of(p, p.channels);
     torch::stable::parallel_for(0, p.channels, grain, [&](int64_t begin, int64_t end) {
       for (int64_t c = begin; c < end; ++c) {
         const int64_t first = c * p.batch;
@@ -44,7 +29,7 @@ void run(const NormPasses& passes, NormProblem& p, bool applies) {
       }
     });
   } else {
-    const int64_t grain = kGrainElements * units / (elements + 1) + 1;
+    const int64_t grain = grain_of(p, units);
     torch::stable::parallel_for(0, units, grain,
                                 [&](int64_t begin, int64_t end) { passes.reduce(p, begin, end); });
     passes.combine(p, 0, p.channels);
@@ -54,22 +39,6 @@ void run(const NormPasses& passes, NormProblem& p, bool applies) {
     }
   }
   passes.finish(p);
-}
-
-// x itself where the kernels take its strides, else a copy with the layout of `like`.
-Tensor walkable(const Tensor& x, const Tensor& like, Tensors& keep) {
-  const bool interleaved = is_interleaved(like);
-  const bool unit = x.stride(interleaved ? 1 : 3) == 1;
-  if (unit && (!interleaved || is_interleaved(x))) return x;
-  Tensor copy = empty_output(like, x.size(1), x.size(2), x.size(3));
-  torch::stable::copy_(copy, x);
-  keep.push_back(copy);
-  return copy;
-}
-
-NormFeature feature(const Tensor& x) {
-  return {const_cast<void*>(x.const_data_ptr()), x.stride(0), x.stride(1), x.stride(2),
-          x.stride(3)};
 }
 
 void check_lists(const Tensors& xs, const Tensors& weight, const Tensors& bias,
@@ -86,25 +55,12 @@ NormProblem problem_of(const Tensor& x, const Tensors& weight, const Tensors& bi
                   kOp, ": xs: expected 4-D CPU tensors of more than one value per channel");
   STD_TORCH_CHECK(eps > 0, kOp, ": eps: expected a positive number, got ", eps);
   NormProblem p{};
-  p.dtype = dtype_of(kOp, x);
-  p.interleaved = is_interleaved(x);
-  p.batch = x.size(0);
-  p.channels = x.size(1);
-  p.rows = x.size(2);
-  p.columns = x.size(3);
+  set_sizes(p, x, dtype_of(kOp, x));
   p.eps = eps;
   p.weight = parameter(kOp, weight, b, {p.channels}, x, keep);
   p.bias = parameter(kOp, bias, b, {p.channels}, x, keep);
   p.slope = parameter(kOp, slope, b, {p.channels}, x, keep);
   return p;
-}
-
-// Dense planes are walked as one row each, so that only their last vector can be a partial one.
-void join_rows(NormProblem& p) {
-  const auto dense = [&](const NormFeature& f) { return !f.data || f.row == p.columns; };
-  if (p.interleaved || !dense(p.x) || !dense(p.grad) || !dense(p.out)) return;
-  p.columns *= p.rows;
-  p.rows = 1;
 }
 
 Four forward(const Tensors& xs, const Tensors& weight, const Tensors& bias, const Tensors& slope,
@@ -124,7 +80,7 @@ Four forward(const Tensors& xs, const Tensors& weight, const Tensors& bias, cons
     p.means = floats(means[b]);
     p.batch_mean = floats(batch_mean[b]);
     p.batch_var = floats(batch_var[b]);
-    join_rows(p);
+    join_rows(p, {&p.x, &p.grad, &p.out});
     run(passes, p, true);
   }
   return {ys, means, batch_mean, batch_var};
@@ -160,7 +116,7 @@ Four backward(const Tensors& grads, const Tensors& xs, const Tensors& weight, co
       grad_xs.push_back(empty_output(x, p.channels, p.rows, p.columns));
       p.out = feature(grad_xs[b]);
     }
-    join_rows(p);
+    join_rows(p, {&p.x, &p.grad, &p.out});
     run(passes, p, wanted[0]);
     if (wanted[1]) grad_weight.push_back(with_dtype_of(weight[b], found[0]));
     if (wanted[2]) grad_bias.push_back(with_dtype_of(bias[b], found[1]));

@@ -1,7 +1,7 @@
 // The CPU kernel of depthwise_scales as a torch op.
 #include "common/depthwise_scales_checks.h"
 #include "cpu/depthwise_scales.h"
-#include "cpu/torch_arguments.h"
+#include "cpu/epilogue_backward_torch.h"
 
 namespace lmwp {
 namespace {
@@ -137,12 +137,11 @@ Tensors weight_gradients(const char* op, const Tensors& grads, const Tensors& xs
   return gradients;
 }
 
-// Of the convolution alone, without an epilogue.
-std::tuple<Tensors, Tensors> backward(const Tensors& grads, const Tensors& xs,
-                                      const Tensors& weights, int64_t stride, int64_t dilation,
-                                      bool wants_xs, bool wants_weights) {
-  constexpr const char* op = "depthwise_scales_conv_backward_cpp";
-  check_depthwise_scales(op, xs, weights, {}, {}, {}, stride, dilation);
+FiveKinds backward(const Tensors& grads, const Tensors& xs, const Tensors& weights,
+                   const Tensors& scale, const Tensors& shift, const Tensors& slope, int64_t stride,
+                   int64_t dilation, const std::vector<bool>& flags) {
+  constexpr const char* op = "depthwise_scales_backward_cpp";
+  check_depthwise_scales(op, xs, weights, scale, shift, slope, stride, dilation);
   STD_TORCH_CHECK(xs[0].is_cpu(), op, ": xs: expected CPU tensors");
   STD_TORCH_CHECK(grads.size() == xs.size(), op, ": grads: expected one per branch");
   for (std::size_t b = 0; b < xs.size(); ++b) {
@@ -153,10 +152,16 @@ std::tuple<Tensors, Tensors> backward(const Tensors& grads, const Tensors& xs,
                         dy.size(3) == (x.size(3) - 1) / stride + 1,
                     op, ": grads: expected the shapes and the dtype of the results");
   }
-  Tensors grad_xs, grad_weights;
-  if (wants_xs) grad_xs = input_gradients(op, grads, xs, weights, stride, dilation);
-  if (wants_weights) grad_weights = weight_gradients(op, grads, xs, weights, stride, dilation);
-  return {grad_xs, grad_weights};
+  const Wanted wanted(op, flags);
+  const auto convolve = [&](const Tensors& wide, const Tensors& ws) {
+    return depthwise_scales(wide, ws, {}, {}, {}, stride, dilation);
+  };
+  const EpilogueGradients found =
+      epilogue_backward(op, grads, xs, weights, scale, shift, slope, wanted, convolve);
+  Tensors of_xs, of_weights;
+  if (wanted.xs) of_xs = input_gradients(op, found.sums, xs, weights, stride, dilation);
+  if (wanted.weights) of_weights = weight_gradients(op, found.sums, xs, weights, stride, dilation);
+  return {of_xs, of_weights, found.scale, found.shift, found.slope};
 }
 
 }  // namespace
@@ -164,5 +169,5 @@ std::tuple<Tensors, Tensors> backward(const Tensors& grads, const Tensors& xs,
 
 STABLE_TORCH_LIBRARY_IMPL(lmwp_ops, CPU, m) {
   m.impl("depthwise_scales_cpp", TORCH_BOX(&lmwp::depthwise_scales));
-  m.impl("depthwise_scales_conv_backward_cpp", TORCH_BOX(&lmwp::backward));
+  m.impl("depthwise_scales_backward_cpp", TORCH_BOX(&lmwp::backward));
 }

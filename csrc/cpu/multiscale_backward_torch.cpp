@@ -1,14 +1,14 @@
-// The gradients of goctconv2d and dilated_bank, without their epilogues, as torch ops.
+// The gradients of goctconv2d and dilated_bank as torch ops.
 #include <algorithm>
 
-#include "cpu/multiscale_arguments.h"
+#include "cpu/epilogue_backward_torch.h"
+#include "cpu/multiscale_conv_torch.h"
 #include "cpu/multiscale_weight.h"
 
 namespace lmwp {
 namespace {
 
 using torch::stable::Tensor;
-using Gradients = std::tuple<Tensors, Tensors>;
 
 void sum_products(const WeightProblem& problem) {
   static const MultiscaleWeightKernel kernel = LMWP_BEST_KERNEL(multiscale_weight_kernel);
@@ -132,27 +132,35 @@ Tensor weight_gradient(const MultiscaleArguments& given, const std::vector<ConvI
   return result;
 }
 
-Gradients goctconv2d_backward(const Tensors& grads, const Tensors& xs, const Tensor& weight,
+FiveKinds goctconv2d_backward(const Tensors& grads, const Tensors& xs, const Tensor& weight,
+                              const Tensors& scale, const Tensors& shift, const Tensors& slope,
                               const Counts& in_channels, const Counts& out_channels,
-                              bool entry_pool, bool cross_scale, bool bilinear_down, bool wants_xs,
-                              bool wants_weight) {
-  const MultiscaleArguments given("goctconv2d_conv_backward_cpp", xs, weight, in_channels,
-                                  out_channels, entry_pool);
+                              bool entry_pool, bool cross_scale, bool bilinear_down,
+                              const std::vector<bool>& flags) {
+  const MultiscaleArguments given("goctconv2d_backward_cpp", xs, weight, in_channels, out_channels,
+                                  entry_pool);
   if (cross_scale && !bilinear_down) given.check_halves();
   STD_TORCH_CHECK(grads.size() == given.out.count(), given.op,
                   ": grads: expected one per output branch with channels");
-  std::vector<ConvInput> gradients;
   for (std::size_t j = 0; j < grads.size(); ++j) {
     check_gradient(given.op, grads[j], xs[0], given.out.channels[j], given.output_size(j));
-    gradients.push_back(input_of(grads[j]));
   }
+  const Wanted wanted(given.op, flags);
+  const auto convolve = [&](const Tensors& wide, const Tensor& w) {
+    return goctconv2d(wide, w, {}, {}, {}, in_channels, out_channels, entry_pool, cross_scale,
+                      bilinear_down);
+  };
+  const EpilogueGradients found =
+      epilogue_backward(given.op, grads, xs, weight, scale, shift, slope, wanted, convolve);
+  std::vector<ConvInput> gradients;
+  for (const Tensor& dz : found.sums) gradients.push_back(input_of(dz));
   Tensors of_xs, of_weight;
-  if (wants_xs) of_xs = input_gradients(given, gradients, cross_scale, bilinear_down);
-  if (wants_weight) {
+  if (wanted.xs) of_xs = input_gradients(given, gradients, cross_scale, bilinear_down);
+  if (wanted.weights) {
     const Tensor gradient = weight_gradient(given, gradients, cross_scale, bilinear_down);
     of_weight.push_back(with_dtype_of(weight, gradient));
   }
-  return {of_xs, of_weight};
+  return {of_xs, of_weight, found.scale, found.shift, found.slope};
 }
 
 // One scale of dilated_bank: its weights by dilation, and the gradients of their channels.
@@ -161,7 +169,21 @@ struct Bank {
   std::vector<int64_t> dilations;
   std::vector<ConvInput> gradients;
   int64_t channels = 0;
+
+  void set_gradients(const Tensor& of_sums) {
+    int64_t first = 0;
+    for (const Tensor& weight : weights) {
+      gradients.push_back(channels_of(of_sums, first, weight.size(0)));
+      first += weight.size(0);
+    }
+  }
 };
+
+Tensor zeros_like(const Tensor& x) {
+  Tensor zero = empty_output(x, x.size(1), x.size(2), x.size(3));
+  std::fill_n(static_cast<char*>(zero.mutable_data_ptr()), zero.numel() * x.element_size(), 0);
+  return zero;
+}
 
 Tensor input_gradient(const char* op, const Bank& bank, const Tensor& x) {
   const int64_t row = bank.channels * 9;
@@ -203,48 +225,57 @@ void add_weight_gradients(const char* op, const Bank& bank, const Tensor& x, Ten
   }
 }
 
-Gradients dilated_bank_backward(const Tensors& grads, const Tensors& xs, const Tensors& weights,
-                                const Counts& dilations, const Counts& counts, bool wants_xs,
-                                bool wants_weights) {
-  constexpr const char* op = "dilated_bank_conv_backward_cpp";
+FiveKinds dilated_bank_backward(const Tensors& grads, const Tensors& xs, const Tensors& weights,
+                                const Tensors& scale, const Tensors& shift, const Tensors& slope,
+                                const Counts& dilations, const Counts& counts,
+                                const std::vector<bool>& flags) {
+  constexpr const char* op = "dilated_bank_backward_cpp";
   STD_TORCH_CHECK(!xs.empty() && counts.size() == xs.size() && dilations.size() == weights.size(),
                   op, ": expected one count per branch and one dilation per weight");
-  Tensors of_xs, of_weights;
-  std::size_t next = 0, bank_index = 0;
+  std::vector<Bank> banks;
+  std::size_t next = 0, with_channels = 0;
   for (std::size_t b = 0; b < xs.size(); ++b) {
     const Tensor& x = xs[b];
     STD_TORCH_CHECK(x.is_cpu() && x.dim() == 4 && x.scalar_type() == xs[0].scalar_type() &&
                         counts[b] >= 0 && next + counts[b] <= weights.size() &&
-                        (counts[b] == 0 || bank_index < grads.size()),
+                        (counts[b] == 0 || with_channels < grads.size()),
                     op, ": expected 4-D CPU tensors of one dtype, and a weight for each count");
-    if (counts[b] == 0) {
-      if (!wants_xs) continue;
-      of_xs.push_back(empty_output(x, x.size(1), x.size(2), x.size(3)));
-      std::fill_n(static_cast<char*>(of_xs.back().mutable_data_ptr()),
-                  of_xs.back().numel() * x.element_size(), 0);
-      continue;
-    }
-    const Tensor& dy = grads[bank_index++];
-    Bank bank;
+    Bank& bank = banks.emplace_back();
     for (int64_t d = 0; d < counts[b]; ++d, ++next) {
       STD_TORCH_CHECK(dilations[next] > 0 && weights[next].dim() == 4, op,
                       ": expected positive dilations and weights [out, in, 3, 3]");
       bank.weights.push_back(weights[next]);
       bank.dilations.push_back(dilations[next]);
-      bank.gradients.push_back(channels_of(dy, bank.channels, weights[next].size(0)));
       bank.channels += weights[next].size(0);
     }
-    check_gradient(op, dy, x, bank.channels, {x.size(2), x.size(3)});
-    if (wants_xs) of_xs.push_back(input_gradient(op, bank, x));
-    if (wants_weights) add_weight_gradients(op, bank, x, of_weights);
+    if (counts[b] == 0) continue;
+    check_gradient(op, grads[with_channels++], x, bank.channels, {x.size(2), x.size(3)});
   }
-  return {of_xs, of_weights};
+  const Wanted wanted(op, flags);
+  const auto convolve = [&](const Tensors& wide, const Tensors& ws) {
+    return dilated_bank(wide, ws, {}, {}, {}, dilations, counts);
+  };
+  const EpilogueGradients found =
+      epilogue_backward(op, grads, xs, weights, scale, shift, slope, wanted, convolve);
+  Tensors of_xs, of_weights;
+  std::size_t j = 0;
+  for (std::size_t b = 0; b < xs.size(); ++b) {
+    Bank& bank = banks[b];
+    if (bank.weights.empty()) {
+      if (wanted.xs) of_xs.push_back(zeros_like(xs[b]));
+      continue;
+    }
+    bank.set_gradients(found.sums[j++]);
+    if (wanted.xs) of_xs.push_back(input_gradient(op, bank, xs[b]));
+    if (wanted.weights) add_weight_gradients(op, bank, xs[b], of_weights);
+  }
+  return {of_xs, of_weights, found.scale, found.shift, found.slope};
 }
 
 }  // namespace
 }  // namespace lmwp
 
 STABLE_TORCH_LIBRARY_IMPL(lmwp_ops, CPU, m) {
-  m.impl("goctconv2d_conv_backward_cpp", TORCH_BOX(&lmwp::goctconv2d_backward));
-  m.impl("dilated_bank_conv_backward_cpp", TORCH_BOX(&lmwp::dilated_bank_backward));
+  m.impl("goctconv2d_backward_cpp", TORCH_BOX(&lmwp::goctconv2d_backward));
+  m.impl("dilated_bank_backward_cpp", TORCH_BOX(&lmwp::dilated_bank_backward));
 }

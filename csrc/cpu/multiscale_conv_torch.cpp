@@ -1,7 +1,7 @@
 // The CPU kernels of goctconv2d, il_block and dilated_bank as torch ops.
-#include <algorithm>
+#include "cpu/multiscale_conv_torch.h"
 
-#include "cpu/multiscale_arguments.h"
+#include <algorithm>
 
 namespace lmwp {
 namespace {
@@ -105,16 +105,6 @@ class Call {
   std::vector<ConvOutput> outputs_;
 };
 
-Tensors goctconv2d(const Tensors& xs, const Tensor& weight, const Tensors& scale,
-                   const Tensors& shift, const Tensors& slope, const Counts& in_channels,
-                   const Counts& out_channels, bool entry_pool, bool cross_scale,
-                   bool bilinear_down) {
-  Call call("goctconv2d_cpp", xs, weight, in_channels, out_channels, entry_pool);
-  call.check_epilogues(scale, shift, slope, 1);
-  call.add_outputs(scale, shift, slope, cross_scale, bilinear_down);
-  return call.run();
-}
-
 Tensors il_block(const Tensors& xs, const Tensor& weight, const Tensors& depthwise,
                  const Tensors& scale, const Tensors& shift, const Tensors& slope,
                  const Counts& in_channels, const Counts& out_channels, bool entry_pool) {
@@ -122,6 +112,18 @@ Tensors il_block(const Tensors& xs, const Tensor& weight, const Tensors& depthwi
   call.check_epilogues(scale, shift, slope, 3);
   call.add_outputs(scale, shift, slope, true, false);
   call.add_stages(depthwise, scale, shift, slope);
+  return call.run();
+}
+
+}  // namespace
+
+Tensors goctconv2d(const Tensors& xs, const Tensor& weight, const Tensors& scale,
+                   const Tensors& shift, const Tensors& slope, const Counts& in_channels,
+                   const Counts& out_channels, bool entry_pool, bool cross_scale,
+                   bool bilinear_down) {
+  Call call("goctconv2d_cpp", xs, weight, in_channels, out_channels, entry_pool);
+  call.check_epilogues(scale, shift, slope, 1);
+  call.add_outputs(scale, shift, slope, cross_scale, bilinear_down);
   return call.run();
 }
 
@@ -133,6 +135,7 @@ Tensors dilated_bank(const Tensors& xs, const Tensors& weights, const Tensors& s
   STD_TORCH_CHECK(!xs.empty() && counts.size() == xs.size() && dilations.size() == weights.size(),
                   op, ": expected one count per branch and one dilation per weight");
   const auto banks = counts.size() - std::count(counts.begin(), counts.end(), 0);
+  STD_TORCH_CHECK(banks > 0, op, ": counts: expected a weight in some branch");
   check_epilogue(op, scale, shift, slope, banks);
   Tensors ys, keep;
   std::size_t next = 0;
@@ -148,8 +151,9 @@ Tensors dilated_bank(const Tensors& xs, const Tensors& weights, const Tensors& s
     std::vector<ConvGroup> groups;
     int64_t channels = 0;
     for (int64_t d = 0; d < count; ++d, ++next) {
-      const int64_t out = weights[next].size(0);
-      STD_TORCH_CHECK(dilations[next] > 0, op, ": dilations: expected positive ones");
+      const int64_t out = weights[next].dim() == 4 ? weights[next].size(0) : 0;
+      STD_TORCH_CHECK(dilations[next] > 0 && out > 0, op,
+                      ": expected positive dilations and weights [out, in, 3, 3]");
       groups.push_back(
           {parameter(op, weights[next], {out, width, 3, 3}, x, keep), out, dilations[next]});
       channels += out;
@@ -181,7 +185,6 @@ Tensors dilated_bank(const Tensors& xs, const Tensors& weights, const Tensors& s
   return ys;
 }
 
-}  // namespace
 }  // namespace lmwp
 
 STABLE_TORCH_LIBRARY_IMPL(lmwp_ops, CPU, m) {

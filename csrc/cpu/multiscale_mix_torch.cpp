@@ -1,4 +1,5 @@
 // The CPU kernels of multiscale_mix, of multiscale_norm_mix and of their backward as torch ops.
+#include <algorithm>
 #include <optional>
 #include <tuple>
 
@@ -106,6 +107,9 @@ Four multiscale_norm_mix(const Tensor& u, const Tensor& weights, const Tensor& m
   Tensors keep;
   MixProblem p = problem_of(op, u, weights, mix, gamma, beta, octaves, dilations, keep);
   STD_TORCH_CHECK(eps > 0, op, ": eps: expected a positive number, got ", eps);
+  const int64_t window = int64_t{1} << *std::max_element(octaves.begin(), octaves.end());
+  STD_TORCH_CHECK(p.batch != 1 || u.size(2) > window || u.size(3) > window, op,
+                  ": u: expected more than one value per channel at every octave");
   p.eps = eps;
   Result result(u);
   p.out = result.target();

@@ -22,16 +22,24 @@ namespace lmwp {
 
 constexpr int64_t kPooledBytes = 1 << 16;  // below, the C library does not go to the system
 
-// An uninitialised [n, c, h, w] like empty_like_layout, in pooled memory where it is large.
+// An uninitialised [n, c, h, w] with the layout of x = [n, ...] and the dtype of `typed`, in pooled
+// memory where it is large.
+inline torch::stable::Tensor empty_output(const torch::stable::Tensor& x, int64_t c, int64_t h,
+                                          int64_t w, const torch::stable::Tensor& typed) {
+  const std::array<int64_t, 4> sizes{x.size(0), c, h, w};
+  const std::array<int64_t, 4> strides = strides_like(x, c, h, w);
+  const std::size_t bytes = typed.element_size() * sizes[0] * c * h * w;
+  if (bytes < kPooledBytes) {
+    return empty_strided(4, sizes.data(), strides.data(), dtype_code(typed), x);
+  }
+  void* const memory = take_memory(bytes);
+  return torch::stable::from_blob(memory, sizes, strides, x.device(), typed.scalar_type(),
+                                  [bytes](void* data) { give_memory(data, bytes); });
+}
+
 inline torch::stable::Tensor empty_output(const torch::stable::Tensor& x, int64_t c, int64_t h,
                                           int64_t w) {
-  const std::array<int64_t, 4> sizes{x.size(0), c, h, w};
-  const std::size_t bytes = x.element_size() * sizes[0] * c * h * w;
-  if (bytes < kPooledBytes) return empty_like_layout(x, c, h, w);
-  void* const memory = take_memory(bytes);
-  return torch::stable::from_blob(memory, sizes, strides_like(x, c, h, w), x.device(),
-                                  x.scalar_type(),
-                                  [bytes](void* data) { give_memory(data, bytes); });
+  return empty_output(x, c, h, w, x);
 }
 
 inline Dtype dtype_of(const char* op, const torch::stable::Tensor& x) {
@@ -69,6 +77,17 @@ inline torch::stable::Tensor with_dtype_of(const torch::stable::Tensor& paramete
   return torch::stable::to(gradient, parameter.scalar_type());
 }
 
+inline torch::stable::Tensor in_float32(const torch::stable::Tensor& x) {
+  using torch::headeronly::ScalarType;
+  return x.scalar_type() == ScalarType::Float ? x : torch::stable::to(x, ScalarType::Float);
+}
+
+inline Tensors in_float32(const Tensors& xs) {
+  Tensors wide;
+  for (const torch::stable::Tensor& x : xs) wide.push_back(in_float32(x));
+  return wide;
+}
+
 // Whether the channels of a pixel lie side by side.
 inline bool is_interleaved(const torch::stable::Tensor& x) {
   return x.size(1) > 1 && x.stride(1) == 1 && (x.size(2) > 1 || x.size(3) > 1);
@@ -96,8 +115,7 @@ inline const float* parameter(const char* op, const torch::stable::Tensor& given
   int64_t d = 0;
   for (const int64_t size : shape) fits = fits && given.size(d++) == size;
   STD_TORCH_CHECK(fits, op, ": a parameter has another shape, dtype or device than expected");
-  torch::stable::Tensor p = given;
-  if (dtype != ScalarType::Float) p = torch::stable::to(p, ScalarType::Float);
+  torch::stable::Tensor p = in_float32(given);
   if (!p.is_contiguous()) p = torch::stable::contiguous(p);
   keep.push_back(p);
   return static_cast<const float*>(p.const_data_ptr());

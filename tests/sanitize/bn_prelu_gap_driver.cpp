@@ -5,66 +5,21 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
-#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "cpu/bn_prelu_gap.h"
-#include "elements.h"
+#include "feature.h"
 
 namespace {
 
 using lmwp::Dtype;
-using lmwp::NormFeature;
-
-struct Shape {
-  int64_t batch, channels, rows, columns;
-  int64_t count() const { return batch * channels * rows * columns; }
-};
 
 struct Settings {
   Dtype dtype;
   bool interleaved, prelu;
 };
-
-// A feature in a block of its own.
-class Feature {
- public:
-  Feature(const Shape& shape, const Settings& settings, int64_t missing)
-      : shape_(shape),
-        dtype_(settings.dtype),
-        bytes_((shape.count() - missing) * size_of(dtype_)),
-        data_(new char[bytes_]) {
-    const int64_t plane = shape.rows * shape.columns;
-    view = {data_.get(), shape.channels * plane, plane, shape.columns, 1};
-    if (settings.interleaved) {
-      view = {data_.get(), shape.channels * plane, 1, shape.columns * shape.channels,
-              shape.channels};
-    }
-    std::memset(data_.get(), 0xff, bytes_);  // NaN in every dtype
-    for (int64_t i = 0; i < shape.count() - missing; ++i) put(data_.get(), i, coarse(), dtype_);
-  }
-
-  double at(int64_t n, int64_t c, int64_t h, int64_t w) const {
-    const int64_t i = n * view.image + c * view.channel + h * view.row + w * view.column;
-    return get(data_.get(), i, dtype_);
-  }
-
-  NormFeature view;
-
- private:
-  const Shape shape_;
-  const Dtype dtype_;
-  const size_t bytes_;
-  std::unique_ptr<char[]> data_;
-};
-
-std::vector<float> parameters(int64_t count) {
-  std::vector<float> values(count);
-  for (float& value : values) value = static_cast<float>(coarse());
-  return values;
-}
 
 void run(const lmwp::NormPasses& passes, lmwp::NormProblem& p) {
   std::unique_ptr<double[]> sums(new double[passes.sum_doubles(p)]);
@@ -79,15 +34,10 @@ void run(const lmwp::NormPasses& passes, lmwp::NormProblem& p) {
   passes.finish(p);
 }
 
-template <typename Body>
-void for_each(const Shape& s, int64_t c, Body body) {
-  for (int64_t n = 0; n < s.batch; ++n)
-    for (int64_t h = 0; h < s.rows; ++h)
-      for (int64_t w = 0; w < s.columns; ++w) body(n, c, h, w);
-}
-
 bool check(const Shape& shape, const Settings& s, bool fault) {
-  const Feature x(shape, s, fault), y(shape, s, 0), dy(shape, s, 0), dx(shape, s, 0);
+  const Layout layout{s.dtype, s.interleaved};
+  const Feature x(shape, layout, fault), y(shape, layout, 0);
+  const Feature dy(shape, layout, 0), dx(shape, layout, 0);
   const auto weight = parameters(shape.channels), bias = parameters(shape.channels);
   const auto slope = parameters(shape.channels);
   std::vector<float> mean(shape.channels), var(shape.channels);
@@ -95,12 +45,7 @@ bool check(const Shape& shape, const Settings& s, bool fault) {
   std::vector<float> dweight(shape.channels), dbias(shape.channels), dslope(shape.channels);
 
   lmwp::NormProblem p{};
-  p.dtype = s.dtype;
-  p.interleaved = s.interleaved;
-  p.batch = shape.batch;
-  p.channels = shape.channels;
-  p.rows = shape.rows;
-  p.columns = shape.columns;
+  set_sizes(p, shape, layout);
   p.eps = 1e-3;
   p.x = x.view;
   p.out = y.view;

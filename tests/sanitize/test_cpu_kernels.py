@@ -40,6 +40,7 @@ KERNELS = {
         "channel_spatial_attention_backward",
     ),
     "depthwise_scales": ("depthwise_scales", "depthwise_scales_weight"),
+    "epilogue_backward": ("epilogue_backward",),
     "guided_fusion": ("guided_fusion",),
     "multiscale_conv": ("multiscale_conv", "multiscale_weight"),
     "multiscale_mix": ("multiscale_mix", "multiscale_mix_backward"),

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from lmwp_ops import _dispatch, _triton
+from lmwp_ops._autograd import invoke
 from lmwp_ops._layout import empty_like_layout
 from lmwp_ops._library import define
-from lmwp_ops._registration import empty_gradients, invoke, register, register_gradient
+from lmwp_ops._registration import empty_gradients, register, register_gradient
 from lmwp_ops.ops.channel_spatial_attention import reference
 from lmwp_ops.ops.channel_spatial_attention.checks import OP, check, check_backward
 from lmwp_ops.ops.channel_spatial_attention.example import example

@@ -7,16 +7,15 @@ import torch
 from torch import Tensor
 
 from lmwp_ops import _dispatch, _triton
+from lmwp_ops._autograd import invoke
 from lmwp_ops._layout import empty_like_layout
 from lmwp_ops._library import define
 from lmwp_ops._registration import (
     empty_gradients,
-    invoke,
     register,
     register_gradient,
 )
 from lmwp_ops.ops._arguments import split_affine
-from lmwp_ops.ops._compiled import backward_of
 from lmwp_ops.ops.depthwise_scales import reference
 from lmwp_ops.ops.depthwise_scales.checks import check, check_gradients, output_shape
 from lmwp_ops.ops.depthwise_scales.example import example
@@ -36,13 +35,8 @@ define("depthwise_scales_backward", _BACKWARD)
 # Implemented by the compiled libraries: the CPU one in _C, the CUDA one in _C_cuda.
 define("depthwise_scales_cpp", f"({_ARGUMENTS}) -> Tensor[]")
 define("depthwise_scales_cuda", f"({_ARGUMENTS}) -> Tensor[]")
+define("depthwise_scales_backward_cpp", _BACKWARD)
 define("depthwise_scales_backward_cuda", _BACKWARD)
-# Gradients of the convolution without its epilogue, of xs and of weights where wanted; in _C.
-define(
-    "depthwise_scales_conv_backward_cpp",
-    "(Tensor[] grads, Tensor[] xs, Tensor[] weights, int stride, int dilation, "
-    "bool wants_xs, bool wants_weights) -> (Tensor[], Tensor[])",
-)
 
 
 def depthwise_scales(
@@ -141,7 +135,7 @@ register_gradient(
     reference=reference.backward,
     compiled={
         "cuda": torch.ops.lmwp_ops.depthwise_scales_backward_cuda.default,
-        "cpp": backward_of("depthwise_scales"),
+        "cpp": torch.ops.lmwp_ops.depthwise_scales_backward_cpp.default,
     },
     triton=_triton.launcher(__package__, "backward"),
 )

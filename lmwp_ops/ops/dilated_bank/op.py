@@ -3,19 +3,19 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lmwp_ops import _dispatch, _triton
+from lmwp_ops._autograd import invoke
 from lmwp_ops._layout import empty_like_layout
 from lmwp_ops._library import define
 from lmwp_ops._registration import (
     empty_gradients,
-    invoke,
     register,
     register_gradient,
 )
 from lmwp_ops.ops._arguments import Affine, argument_error, split_affine
-from lmwp_ops.ops._compiled import backward_of
 from lmwp_ops.ops.dilated_bank import reference
 from lmwp_ops.ops.dilated_bank.checks import OP, check, check_gradients, output_shapes
 from lmwp_ops.ops.dilated_bank.example import example
@@ -27,19 +27,14 @@ _ARGUMENTS = (
     "int[] dilations, int[] counts"
 )
 define(OP, f"({_ARGUMENTS}) -> Tensor[]")
-define(
-    f"{OP}_backward",
+_BACKWARD = (
     f"(Tensor[] grads, {_ARGUMENTS}, bool[5] wanted) "
-    "-> (Tensor[], Tensor[], Tensor[], Tensor[], Tensor[])",
+    "-> (Tensor[], Tensor[], Tensor[], Tensor[], Tensor[])"
 )
+define(f"{OP}_backward", _BACKWARD)
 # Implemented by the compiled library _C.
 define(f"{OP}_cpp", f"({_ARGUMENTS}) -> Tensor[]")
-# Gradients of the convolutions without their epilogue, where wanted.
-define(
-    f"{OP}_conv_backward_cpp",
-    "(Tensor[] grads, Tensor[] xs, Tensor[] weights, int[] dilations, int[] counts, "
-    "bool wants_xs, bool wants_weights) -> (Tensor[], Tensor[])",
-)
+define(f"{OP}_backward_cpp", _BACKWARD)
 
 
 def dilated_bank(
@@ -145,6 +140,6 @@ register_gradient(
     check=_check_backward,
     fake=_fake_backward,
     reference=reference.backward,
-    compiled={"cpp": backward_of(OP)},
+    compiled={"cpp": torch.ops.lmwp_ops.dilated_bank_backward_cpp.default},
     triton=_triton.launcher(__package__, "backward"),
 )

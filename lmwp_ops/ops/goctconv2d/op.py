@@ -3,19 +3,19 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from lmwp_ops import _dispatch, _triton
+from lmwp_ops._autograd import invoke
 from lmwp_ops._layout import empty_like_layout
 from lmwp_ops._library import define
 from lmwp_ops._registration import (
     empty_gradients,
-    invoke,
     register,
     register_gradient,
 )
 from lmwp_ops.ops._arguments import Affine, argument_error, check_channels, split_affine
-from lmwp_ops.ops._compiled import backward_of
 from lmwp_ops.ops.goctconv2d import reference
 from lmwp_ops.ops.goctconv2d.checks import OP, check, check_gradients, output_shapes
 from lmwp_ops.ops.goctconv2d.example import example
@@ -27,20 +27,14 @@ _ARGUMENTS = (
     "int[] in_channels, int[] out_channels, bool entry_pool, bool cross_scale, bool bilinear_down"
 )
 define(OP, f"({_ARGUMENTS}) -> Tensor[]")
-define(
-    f"{OP}_backward",
+_BACKWARD = (
     f"(Tensor[] grads, {_ARGUMENTS}, bool[5] wanted) "
-    "-> (Tensor[], Tensor[], Tensor[], Tensor[], Tensor[])",
+    "-> (Tensor[], Tensor[], Tensor[], Tensor[], Tensor[])"
 )
+define(f"{OP}_backward", _BACKWARD)
 # Implemented by the compiled library _C.
 define(f"{OP}_cpp", f"({_ARGUMENTS}) -> Tensor[]")
-# Gradients of the convolution without its epilogue, where wanted.
-define(
-    f"{OP}_conv_backward_cpp",
-    "(Tensor[] grads, Tensor[] xs, Tensor weight, int[] in_channels, int[] out_channels, "
-    "bool entry_pool, bool cross_scale, bool bilinear_down, bool wants_xs, bool wants_weight) "
-    "-> (Tensor[], Tensor[])",
-)
+define(f"{OP}_backward_cpp", _BACKWARD)
 
 
 def goctconv2d(
@@ -164,6 +158,6 @@ register_gradient(
     check=_check_backward,
     fake=_fake_backward,
     reference=reference.backward,
-    compiled={"cpp": backward_of(OP)},
+    compiled={"cpp": torch.ops.lmwp_ops.goctconv2d_backward_cpp.default},
     triton=_triton.launcher(__package__, "backward"),
 )

@@ -6,9 +6,10 @@ from typing import Any
 from torch import Tensor
 
 from lmwp_ops import _dispatch
+from lmwp_ops._autograd import invoke
 from lmwp_ops._layout import empty_like_layout
 from lmwp_ops._library import define
-from lmwp_ops._registration import invoke, register
+from lmwp_ops._registration import register
 from lmwp_ops.ops.guided_fusion import reference
 from lmwp_ops.ops.guided_fusion.checks import OP, check
 from lmwp_ops.ops.guided_fusion.example import example

@@ -6,9 +6,10 @@ from typing import Any
 from torch import Tensor
 
 from lmwp_ops import _dispatch
+from lmwp_ops._autograd import invoke
 from lmwp_ops._layout import empty_like_layout
 from lmwp_ops._library import define
-from lmwp_ops._registration import invoke, register
+from lmwp_ops._registration import register
 from lmwp_ops.ops._arguments import (
     Affine,
     argument_error,

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from lmwp_ops import _dispatch, _triton
+from lmwp_ops._autograd import invoke
 from lmwp_ops._layout import empty_like_layout
 from lmwp_ops._library import define
-from lmwp_ops._registration import empty_gradients, invoke, register, register_gradient
+from lmwp_ops._registration import empty_gradients, register, register_gradient
 from lmwp_ops.ops.bn_prelu_gap.reference import statistics_dtype
 from lmwp_ops.ops.multiscale_mix.checks import Branches, split_branches
 from lmwp_ops.ops.multiscale_norm_mix import reference

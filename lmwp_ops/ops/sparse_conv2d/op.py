@@ -6,9 +6,10 @@ from typing import Any
 from torch import Tensor
 
 from lmwp_ops import _dispatch
+from lmwp_ops._autograd import invoke
 from lmwp_ops._layout import empty_like_layout
 from lmwp_ops._library import define
-from lmwp_ops._registration import empty_gradients, invoke, register, register_gradient
+from lmwp_ops._registration import empty_gradients, register, register_gradient
 from lmwp_ops.ops._arguments import argument_error
 from lmwp_ops.ops.sparse_conv2d import reference
 from lmwp_ops.ops.sparse_conv2d.checks import OP, check, check_backward, output_shape

@@ -11,7 +11,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
 
 from lmwp_ops import _loader
-from lmwp_ops.ops._compiled import backward_of
 from lmwp_ops.ops.dilated_bank import reference
 from lmwp_ops.ops.dilated_bank.checks import output_shapes
 
@@ -107,7 +106,8 @@ def worst_errors() -> list[float]:
         ys = torch.ops.lmwp_ops.dilated_bank_cpp.default(*args)
         errors += errors_in_roundings(ys, truth(args))
         grads = draw_gradients(reference.forward, args)
-        errors += gradient_errors(backward_of("dilated_bank"), reference.backward, grads, args)
+        kernel = torch.ops.lmwp_ops.dilated_bank_backward_cpp.default
+        errors += gradient_errors(kernel, reference.backward, grads, args)
     return errors
 
 

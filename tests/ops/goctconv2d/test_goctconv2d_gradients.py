@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from lmwp_ops import _loader
-from lmwp_ops.ops._compiled import backward_of
 from lmwp_ops.ops.goctconv2d import reference
 
 from ..exactness import LAYOUTS, assert_same_for_any_threads
@@ -121,7 +120,8 @@ def worst_errors() -> list[float]:
         torch.manual_seed(0)
         args = draw(case)
         grads = draw_gradients(reference.forward, args)
-        errors += gradient_errors(backward_of("goctconv2d"), reference.backward, grads, args)
+        kernel = torch.ops.lmwp_ops.goctconv2d_backward_cpp.default
+        errors += gradient_errors(kernel, reference.backward, grads, args)
     return errors
 
 
@@ -136,8 +136,8 @@ def test_every_instruction_set(capability: str) -> None:
 @needs_library
 def test_the_kernel_refuses_gradients_that_do_not_fit() -> None:
     xs, weight, _, _, _, *settings = draw(Case((3, 2), (2, 3), (8, 6), epilogue=False))
-    kernel = torch.ops.lmwp_ops.goctconv2d_conv_backward_cpp.default
+    kernel = torch.ops.lmwp_ops.goctconv2d_backward_cpp.default
     high, low = draw_gradients(op, (xs, weight, [], [], [], *settings))
     for wrong in ([high], [low, high], [high.half(), low.half()], [high[..., 1:], low]):
         with pytest.raises(RuntimeError, match="grads"):
-            kernel(wrong, xs, weight, *settings, True, True)
+            kernel(wrong, xs, weight, [], [], [], *settings, [True] * 5)
