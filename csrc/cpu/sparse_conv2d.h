@@ -69,9 +69,29 @@ struct SparseConvKernel {
   void (*run)(const SparseConvProblem& problem, int64_t begin, int64_t end, float* scratch);
 };
 
-#define LMWP_DECLARE_SPARSE(isa)           \
-  namespace isa {                          \
-  SparseConvKernel sparse_conv2d_kernel(); \
+// The gradient of the weights of a convolution, which lie among `values`, from that of its results,
+// whose strides are those of y. A problem needs no y, no epilogue and no splits.
+struct SparseValuesProblem {
+  SparseConvProblem conv;
+  const void* dy;
+  int64_t out_channels;
+  const float* values;
+  int64_t value_count;
+};
+
+// Tasks add to partial sums of all values, zeros at first, which are to be added up.
+struct SparseValuesKernel {
+  int64_t (*task_count)(const SparseValuesProblem& problem);
+  int64_t (*partial_floats)(const SparseValuesProblem& problem);
+  int64_t (*scratch_floats)(const SparseValuesProblem& problem);
+  void (*run)(const SparseValuesProblem& problem, int64_t begin, int64_t end, float* partials,
+              float* scratch);
+};
+
+#define LMWP_DECLARE_SPARSE(isa)             \
+  namespace isa {                            \
+  SparseConvKernel sparse_conv2d_kernel();   \
+  SparseValuesKernel sparse_values_kernel(); \
   }
 LMWP_DECLARE_SPARSE(generic)
 LMWP_DECLARE_SPARSE(sse42)

@@ -10,7 +10,7 @@ from lmwp_ops._layout import empty_like_layout
 from lmwp_ops._library import define
 from lmwp_ops._registration import empty_gradients, invoke, register, register_gradient
 from lmwp_ops.ops._arguments import argument_error
-from lmwp_ops.ops.sparse_conv2d import reference
+from lmwp_ops.ops.sparse_conv2d import compiled, reference
 from lmwp_ops.ops.sparse_conv2d.checks import OP, check, check_backward, output_shape
 from lmwp_ops.ops.sparse_conv2d.example import example
 from lmwp_ops.ops.sparse_conv2d.weight import SparseConvWeight
@@ -29,6 +29,12 @@ define(OP, _FORWARD)
 define(f"{OP}_backward", f"(Tensor grad, {_ARGUMENTS}, bool[7] wanted) -> ({_KINDS})")
 # Implemented by the compiled library _C.
 define(f"{OP}_cpp", _FORWARD)
+define(
+    f"{OP}_conv_backward_cpp",
+    "(Tensor grad, Tensor x, Tensor values, Tensor[] indices, str format, int[] shape, "
+    "int[] block, int[] stride, int[] padding, int[] dilation, int groups, bool wants_x, "
+    "bool wants_values) -> (Tensor[], Tensor[])",
+)
 
 
 def sparse_conv2d(
@@ -144,5 +150,5 @@ register_gradient(
     check=check_backward,
     fake=_fake_backward,
     reference=reference.backward,
-    compiled={},
+    compiled={"cpp": compiled.backward},
 )
