@@ -8,6 +8,7 @@
 #include "cpu/sparse_conv2d.h"
 
 #include "cpu/denormals.h"
+#include "cpu/sparse_depthwise.h"
 #include "cpu/sparse_planes.h"
 #include "cpu/sparse_tile.h"
 
@@ -15,6 +16,7 @@ namespace lmwp::LMWP_ISA {
 namespace {
 
 int64_t task_count(const SparseConvProblem& p) {
+  if (reads_rows(p)) return DepthwiseRunner::task_count(p);
   return p.batch * tile_count(p) * p.groups * p.splits;
 }
 
@@ -182,6 +184,11 @@ void run_as(const SparseConvProblem& problem, int64_t begin, int64_t end, float*
 
 void run(const SparseConvProblem& problem, int64_t begin, int64_t end, float* scratch) {
   const FlushDenormals flush;
+  if (reads_rows(problem)) {
+    DepthwiseRunner runner(problem);
+    for (int64_t task = begin; task < end; ++task) runner.run(task);
+    return;
+  }
   switch (problem.dtype) {
     case Dtype::float32:
       return run_as<float>(problem, begin, end, scratch);

@@ -40,6 +40,13 @@ struct SparseTiling {
   int64_t rows, columns, halo, pitch, floats;
 };
 
+// From an output pixel to one of the input.
+struct SparseShift {
+  int64_t row, column;
+};
+
+constexpr int64_t kMostRowTaps = 64;
+
 // Strides of tensors count elements. scale, shift and slope have one entry per output channel, or
 // are null.
 struct SparseConvProblem {
@@ -55,10 +62,11 @@ struct SparseConvProblem {
   const int32_t* in_place;  // the same in x, or null where its pixels have to be copied
   int64_t groups, group_channels;
   SparseTiling tiling;
-  SparseSingles singles;     // or, where it has no offsets,
-  const SparseRows* rows;    // and
-  const int64_t* first_row;  // of each group, and behind the last one their number
-  int64_t splits;            // tasks that share the rows of a group
+  SparseSingles singles;        // or, where it has no offsets,
+  const SparseRows* rows;       // and
+  const int64_t* first_row;     // of each group, and behind the last one their number
+  int64_t splits;               // tasks that share the rows of a group
+  const SparseShift* row_taps;  // of each column of a depthwise weight without steps, or null
   const float *scale, *shift, *slope;
 };
 

@@ -1,6 +1,7 @@
 """Backward pass of `sparse_conv2d` on the kernels of the compiled CPU library."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,14 +30,22 @@ def backward(
     wanted: Sequence[bool],
 ) -> Kinds:
     """`reference.backward`, which also computes it where the weight is kept dense."""
-    settings = (format, shape, block, stride, padding, dilation, groups)
+    settings: tuple[Any, ...] = (format, shape, block, stride, padding, dilation, groups)
     epilogue = (bias, scale, shift, slope)
     if format == "dense":
-        return reference.backward(grad, x, values, indices, *epilogue, *settings, wanted)
+        everything: tuple[Any, ...] = (grad, x, values, indices, *epilogue, *settings, wanted)
+        return reference.backward(*everything)
     wants_x, wants_values, _, wants_bias, *wants_epilogue = wanted
 
     def convolve(wide: Tensors) -> Tensors:
-        parameters = (values.float(), indices, [b.float() for b in bias], [], [], [])
+        parameters: tuple[Any, ...] = (
+            values.float(),
+            indices,
+            [b.float() for b in bias],
+            [],
+            [],
+            [],
+        )
         return [torch.ops.lmwp_ops.sparse_conv2d_cpp(wide[0], *parameters, *settings)]
 
     (dz,), kinds = strip_epilogue([grad], [x], convolve, scale, shift, slope, wants_epilogue)

@@ -113,7 +113,9 @@ def _bind(
 
 
 def _pair(name: str, given: Pair) -> list[int]:
-    pair = [given, given] if isinstance(given, int) else list(given)
+    if isinstance(given, int):
+        return [given, given]
+    pair = list(given)
     if len(pair) != 2 or not all(isinstance(side, int) for side in pair):
         raise argument_error(OP, name, "an int or two", given)
     return pair
