@@ -123,34 +123,21 @@ class Runner {
 
   // The channels of `rows`, a few at a time and as evenly as can be.
   void compute(const SparseRows& rows) {
-    const int64_t tiles = ceil_div(rows.count, kSparseChannels);
-    for (int64_t t = 0; t < tiles; ++t) {
-      const int64_t begin = t * rows.count / tiles, end = (t + 1) * rows.count / tiles;
-      compute(rows, begin, end - begin);
-    }
-  }
-
-  void compute(const SparseRows& rows, int64_t first, int64_t count) {
-    SparseTarget target;
-    for (int64_t t = 0; t < count; ++t) {
-      const int64_t c = rows.output[first + t];
-      target.scale[t] = p_.scale ? p_.scale[c] : 1.0f;
-      target.shift[t] = p_.shift ? p_.shift[c] : 0.0f;
-      target.slope[t] = p_.slope ? p_.slope[c] : 1.0f;
-    }
-    target.out = results_;
-    target.stride = stride_;
-    target.pixels = vectors_ * kLanes;
-    const bool neighbours = rows.output[first + count - 1] - rows.output[first] == count - 1;
-    if (direct_ && neighbours) {
-      target.out = reinterpret_cast<float*>(output(rows.output[first], 0));
-      target.stride = p_.y_stride[1];
-      target.pixels = tile_.columns;
-    }
-    sparse_tile_function(count)({base_, source_}, rows, rows.weight + first * rows.output_step,
-                                target, vectors_);
-    if (direct_ && neighbours) return;
-    for (int64_t t = 0; t < count; ++t) write(rows.output[first + t], results_ + t * stride_);
+    for_each_even_tile(rows.count, kSparseChannels, [&](int64_t first, int64_t count) {
+      SparseTarget target;
+      for (int64_t t = 0; t < count; ++t) {
+        const int64_t c = rows.output[first + t];
+        target.scale[t] = p_.scale ? p_.scale[c] : 1.0f;
+        target.shift[t] = p_.shift ? p_.shift[c] : 0.0f;
+        target.slope[t] = p_.slope ? p_.slope[c] : 1.0f;
+        target.out[t] = direct_ ? reinterpret_cast<float*>(output(c, 0)) : results_ + t * stride_;
+      }
+      target.pixels = direct_ ? tile_.columns : vectors_ * kLanes;
+      sparse_tile_function(count)({base_, source_}, rows, rows.weight + first * rows.output_step,
+                                  target, vectors_);
+      if (direct_) return;
+      for (int64_t t = 0; t < count; ++t) write(rows.output[first + t], results_ + t * stride_);
+    });
   }
 
   // Takes the results of a channel over the tile to the output.
