@@ -8,16 +8,16 @@
 #include "cpu/sparse_conv2d.h"
 
 #include "cpu/denormals.h"
+#include "cpu/sparse_depthwise.h"
+#include "cpu/sparse_planes.h"
 #include "cpu/sparse_tile.h"
 
 namespace lmwp::LMWP_ISA {
 namespace {
 
-int64_t tile_rows(const SparseConvProblem& p) { return ceil_div(p.out_height, p.tiling.rows); }
-int64_t tile_columns(const SparseConvProblem& p) { return ceil_div(p.out_width, p.tiling.columns); }
-
 int64_t task_count(const SparseConvProblem& p) {
-  return p.batch * tile_rows(p) * tile_columns(p) * p.groups * p.splits;
+  if (reads_rows(p)) return DepthwiseRunner::task_count(p);
+  return p.batch * tile_count(p) * p.groups * p.splits;
 }
 
 // Room for the results of one channel over a tile.
@@ -50,15 +50,10 @@ class Runner {
     task /= p_.splits;
     const int64_t group = task % p_.groups;
     task /= p_.groups;
-    column_ = task % tile_columns(p_) * p_.tiling.columns;
-    task /= tile_columns(p_);
-    row_ = task % tile_rows(p_) * p_.tiling.rows;
-    image_ = task / tile_rows(p_);
-    rows_ = min(p_.tiling.rows, p_.out_height - row_);
-    columns_ = min(p_.tiling.columns, p_.out_width - column_);
-    vectors_ = ceil_div((rows_ - 1) * p_.tiling.pitch + columns_, kLanes);
+    tile_ = tile_at(p_, task);
+    vectors_ = tile_vectors(p_, tile_);
     // Whether results can be stored where they belong.
-    direct_ = is_float32(static_cast<const T*>(nullptr)) && rows_ == 1 && p_.y_stride[3] == 1;
+    direct_ = is_float32(static_cast<const T*>(nullptr)) && tile_.rows == 1 && p_.y_stride[3] == 1;
     find_planes(group * p_.group_channels);
 
     if (p_.singles.offset) {
@@ -82,44 +77,17 @@ class Runner {
 
   // Where the tile's pixels of the channels from `channel` on are, or are brought to.
   void find_planes(int64_t channel) {
-    if (p_.in_place && columns_ % kLanes == 0) {
-      base_ = static_cast<const float*>(p_.x) + image_ * p_.x_stride[0] + channel * p_.x_stride[1] +
-              column_;
+    if (p_.in_place && tile_.columns % kLanes == 0) {
+      base_ = static_cast<const float*>(p_.x) + tile_.image * p_.x_stride[0] +
+              channel * p_.x_stride[1] + tile_.column;
       source_ = p_.in_place;
       return;
     }
     for (int64_t i = 0; i < p_.plane_count; ++i) {
-      load_plane(channel + p_.planes[i].channel, p_.planes[i], planes_ + i * p_.tiling.floats);
+      load_plane<T>(p_, tile_, channel, p_.planes[i], planes_ + i * p_.tiling.floats);
     }
     base_ = planes_;
     source_ = p_.source;
-  }
-
-  void load_plane(int64_t channel, const SparsePlane& plane, float* to) const {
-    const T* const x =
-        static_cast<const T*>(p_.x) + image_ * p_.x_stride[0] + channel * p_.x_stride[1];
-    const int64_t width = columns_ + (p_.tiling.pitch - p_.tiling.columns);
-    const int64_t first = plane.column + column_ * p_.step[1], step = p_.step[1];
-    // Columns [begin, end) of the plane are in the map, those around them are padding.
-    const int64_t begin = min(ceil_div(max(0, -first), step), width);
-    const int64_t inside = first < p_.width ? ceil_div(p_.width - first, step) : 0;
-    const int64_t end = max(begin, min(width, inside));
-    for (int64_t i = 0; i < rows_ + p_.tiling.halo; ++i, to += p_.tiling.pitch) {
-      const int64_t h = plane.row + (row_ + i) * p_.step[0];
-      if (h < 0 || h >= p_.height || begin == end) {
-        clear(to, 0, width);
-        continue;
-      }
-      const T* const row = x + h * p_.x_stride[2];
-      read_row(row + (first + begin * step) * p_.x_stride[3], step * p_.x_stride[3], end - begin,
-               row + (p_.width - 1) * p_.x_stride[3] + 1, to + begin);
-      clear(to, 0, begin);
-      clear(to, end, width);
-    }
-  }
-
-  static void clear(float* row, int64_t begin, int64_t end) {
-    if (begin < end) __builtin_memset(row + begin, 0, (end - begin) * sizeof(float));
   }
 
   // A panel of pixels is finished before the next one: what a slab reads of it stays in the first
@@ -140,7 +108,7 @@ class Runner {
       const int64_t pixel = v * kLanes;
       const SparseSinglesFunction compute = sparse_singles_function(min(vectors_ - v, panel));
       slab.sums = results_ + pixel;
-      slab.pixels = direct_ ? columns_ - pixel : vectors_ * kLanes;
+      slab.pixels = direct_ ? tile_.columns - pixel : vectors_ * kLanes;
       slab.out = direct_ ? reinterpret_cast<float*>(output(channel, 0)) + pixel : nullptr;
       for (int64_t s = 0; s < p_.singles.slabs; ++s) {
         slab.offset = p_.singles.offset + s * p_.singles.channels + channel;
@@ -155,53 +123,41 @@ class Runner {
 
   // The channels of `rows`, a few at a time and as evenly as can be.
   void compute(const SparseRows& rows) {
-    const int64_t tiles = ceil_div(rows.count, kSparseChannels);
-    for (int64_t t = 0; t < tiles; ++t) {
-      const int64_t begin = t * rows.count / tiles, end = (t + 1) * rows.count / tiles;
-      compute(rows, begin, end - begin);
-    }
-  }
-
-  void compute(const SparseRows& rows, int64_t first, int64_t count) {
-    SparseTarget target;
-    for (int64_t t = 0; t < count; ++t) {
-      const int64_t c = rows.output[first + t];
-      target.scale[t] = p_.scale ? p_.scale[c] : 1.0f;
-      target.shift[t] = p_.shift ? p_.shift[c] : 0.0f;
-      target.slope[t] = p_.slope ? p_.slope[c] : 1.0f;
-    }
-    target.out = results_;
-    target.stride = stride_;
-    target.pixels = vectors_ * kLanes;
-    const bool neighbours = rows.output[first + count - 1] - rows.output[first] == count - 1;
-    if (direct_ && neighbours) {
-      target.out = reinterpret_cast<float*>(output(rows.output[first], 0));
-      target.stride = p_.y_stride[1];
-      target.pixels = columns_;
-    }
-    sparse_tile_function(count)({base_, source_}, rows, rows.weight + first * rows.output_step,
-                                target, vectors_);
-    if (direct_ && neighbours) return;
-    for (int64_t t = 0; t < count; ++t) write(rows.output[first + t], results_ + t * stride_);
+    for_each_even_tile(rows.count, kSparseChannels, [&](int64_t first, int64_t count) {
+      SparseTarget target;
+      for (int64_t t = 0; t < count; ++t) {
+        const int64_t c = rows.output[first + t];
+        target.scale[t] = p_.scale ? p_.scale[c] : 1.0f;
+        target.shift[t] = p_.shift ? p_.shift[c] : 0.0f;
+        target.slope[t] = p_.slope ? p_.slope[c] : 1.0f;
+        target.out[t] = direct_ ? reinterpret_cast<float*>(output(c, 0)) : results_ + t * stride_;
+      }
+      target.pixels = direct_ ? tile_.columns : vectors_ * kLanes;
+      sparse_tile_function(count)({base_, source_}, rows, rows.weight + first * rows.output_step,
+                                  target, vectors_);
+      if (direct_) return;
+      for (int64_t t = 0; t < count; ++t) write(rows.output[first + t], results_ + t * stride_);
+    });
   }
 
   // Takes the results of a channel over the tile to the output.
   void write(int64_t c, const float* results) const {
-    for (int64_t i = 0; i < rows_; ++i) {
-      write_row(results + i * p_.tiling.pitch, columns_, output(c, i), p_.y_stride[3]);
+    for (int64_t i = 0; i < tile_.rows; ++i) {
+      write_row(results + i * p_.tiling.pitch, tile_.columns, output(c, i), p_.y_stride[3]);
     }
   }
 
   // Where the first pixel of a row of the tile goes.
   T* output(int64_t c, int64_t row) const {
-    return static_cast<T*>(p_.y) + image_ * p_.y_stride[0] + c * p_.y_stride[1] +
-           (row_ + row) * p_.y_stride[2] + column_ * p_.y_stride[3];
+    return static_cast<T*>(p_.y) + tile_.image * p_.y_stride[0] + c * p_.y_stride[1] +
+           (tile_.row + row) * p_.y_stride[2] + tile_.column * p_.y_stride[3];
   }
 
   const SparseConvProblem& p_;
   const int64_t stride_;
   float *results_, *planes_;
-  int64_t image_, row_, column_, rows_, columns_, vectors_;  // of the tile
+  SparseTile tile_;
+  int64_t vectors_;  // of the tile
   bool direct_;
   const float* base_;
   const int32_t* source_;
@@ -215,6 +171,11 @@ void run_as(const SparseConvProblem& problem, int64_t begin, int64_t end, float*
 
 void run(const SparseConvProblem& problem, int64_t begin, int64_t end, float* scratch) {
   const FlushDenormals flush;
+  if (reads_rows(problem)) {
+    DepthwiseRunner runner(problem);
+    for (int64_t task = begin; task < end; ++task) runner.run(task);
+    return;
+  }
   switch (problem.dtype) {
     case Dtype::float32:
       return run_as<float>(problem, begin, end, scratch);

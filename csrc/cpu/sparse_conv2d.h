@@ -40,6 +40,13 @@ struct SparseTiling {
   int64_t rows, columns, halo, pitch, floats;
 };
 
+// From an output pixel to one of the input.
+struct SparseShift {
+  int64_t row, column;
+};
+
+constexpr int64_t kMostRowTaps = 64;
+
 // Strides of tensors count elements. scale, shift and slope have one entry per output channel, or
 // are null.
 struct SparseConvProblem {
@@ -55,10 +62,11 @@ struct SparseConvProblem {
   const int32_t* in_place;  // the same in x, or null where its pixels have to be copied
   int64_t groups, group_channels;
   SparseTiling tiling;
-  SparseSingles singles;     // or, where it has no offsets,
-  const SparseRows* rows;    // and
-  const int64_t* first_row;  // of each group, and behind the last one their number
-  int64_t splits;            // tasks that share the rows of a group
+  SparseSingles singles;        // or, where it has no offsets,
+  const SparseRows* rows;       // and
+  const int64_t* first_row;     // of each group, and behind the last one their number
+  int64_t splits;               // tasks that share the rows of a group
+  const SparseShift* row_taps;  // of each column of a depthwise weight without steps, or null
   const float *scale, *shift, *slope;
 };
 
@@ -69,9 +77,29 @@ struct SparseConvKernel {
   void (*run)(const SparseConvProblem& problem, int64_t begin, int64_t end, float* scratch);
 };
 
-#define LMWP_DECLARE_SPARSE(isa)           \
-  namespace isa {                          \
-  SparseConvKernel sparse_conv2d_kernel(); \
+// The gradient of the weights of a convolution, which lie among `values`, from that of its results,
+// whose strides are those of y. A problem needs no y, no epilogue and no splits.
+struct SparseValuesProblem {
+  SparseConvProblem conv;
+  const void* dy;
+  int64_t out_channels;
+  const float* values;
+  int64_t value_count;
+};
+
+// Tasks add to partial sums of all values, zeros at first, which are to be added up.
+struct SparseValuesKernel {
+  int64_t (*task_count)(const SparseValuesProblem& problem);
+  int64_t (*partial_floats)(const SparseValuesProblem& problem);
+  int64_t (*scratch_floats)(const SparseValuesProblem& problem);
+  void (*run)(const SparseValuesProblem& problem, int64_t begin, int64_t end, float* partials,
+              float* scratch);
+};
+
+#define LMWP_DECLARE_SPARSE(isa)             \
+  namespace isa {                            \
+  SparseConvKernel sparse_conv2d_kernel();   \
+  SparseValuesKernel sparse_values_kernel(); \
   }
 LMWP_DECLARE_SPARSE(generic)
 LMWP_DECLARE_SPARSE(sse42)

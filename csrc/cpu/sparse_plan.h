@@ -25,6 +25,12 @@ class SparsePlan {
     const int64_t planes = phases_[0].size() * phases_[1].size() * channels.size();
     set_tiling(std::max(planes, geometry.out_channels / geometry.groups));
     for (const int32_t channel : channels) add_channel(channel);
+    if (geometry.group_channels == 1 && geometry.step[0] * geometry.step[1] == 1 &&
+        taps_[0].size() * taps_[1].size() <= kMostRowTaps) {
+      for (const Tap& y : taps_[0]) {
+        for (const Tap& x : taps_[1]) row_taps_.push_back({y.shift, x.shift});
+      }
+    }
   }
 
   // The pixels can be read where they are: maps that are one row each, `stride` floats apart.
@@ -47,6 +53,7 @@ class SparsePlan {
                           ceil_div(geometry_.out_size[1], tiling_.columns);
     const int64_t tasks = std::max<int64_t>(1, problem.batch * tiles * geometry_.groups);
     problem.splits = ceil_div(threads, tasks);
+    problem.row_taps = row_taps_.empty() ? nullptr : row_taps_.data();
   }
 
  private:
@@ -128,6 +135,7 @@ class SparsePlan {
   int64_t first_[2], halo_[2];
   std::vector<SparsePlane> planes_;
   std::vector<int32_t> source_, in_place_;
+  std::vector<SparseShift> row_taps_;
   SparseTiling tiling_{};
 };
 

@@ -38,12 +38,12 @@ static inline void store_pixels(const Vec (&values)[V], float* to, int64_t count
   }
 }
 
-// The epilogue of each channel of a tile, how far apart their results are stored, and how many
-// pixels of them are.
+// The epilogue of each channel of a tile, where its results are stored, and how many pixels of them
+// are.
 struct SparseTarget {
   float scale[kSparseChannels], shift[kSparseChannels], slope[kSparseChannels];
-  float* out;
-  int64_t stride, pixels;
+  float* out[kSparseChannels];
+  int64_t pixels;
 };
 
 // T channels of `rows` from the one on that `weight` begins with.
@@ -65,14 +65,13 @@ static inline void sparse_vectors_of(const SparsePixels& pixels, const SparseRow
       for (int v = 0; v < V; ++v) sum[t][v] += w * x[v];
     }
   }
-  float* const out = target.out + pixel;
 #pragma GCC unroll 8
   for (int t = 0; t < T; ++t) {
     const Vec scale = broadcast<Vec>(target.scale[t]), shift = broadcast<Vec>(target.shift[t]);
     const Vec slope = broadcast<Vec>(target.slope[t]);
 #pragma GCC unroll 8
     for (int v = 0; v < V; ++v) sum[t][v] = affine_prelu(sum[t][v], scale, shift, slope);
-    store_pixels<V>(sum[t], out + t * target.stride, target.pixels - pixel);
+    store_pixels<V>(sum[t], target.out[t] + pixel, target.pixels - pixel);
   }
 }
 

@@ -45,7 +45,7 @@ KERNELS = {
     "multiscale_conv": ("multiscale_conv", "multiscale_weight"),
     "multiscale_mix": ("multiscale_mix", "multiscale_mix_backward"),
     "mwpm_block": ("mwpm_block",),
-    "sparse_conv2d": ("sparse_conv2d",),
+    "sparse_conv2d": ("sparse_conv2d", "sparse_values"),
 }
 
 

@@ -11,7 +11,7 @@ from lmwp_ops._layout import empty_like_layout
 from lmwp_ops._library import define
 from lmwp_ops._registration import empty_gradients, register, register_gradient
 from lmwp_ops.ops._arguments import argument_error
-from lmwp_ops.ops.sparse_conv2d import reference
+from lmwp_ops.ops.sparse_conv2d import compiled, reference
 from lmwp_ops.ops.sparse_conv2d.checks import OP, check, check_backward, output_shape
 from lmwp_ops.ops.sparse_conv2d.example import example
 from lmwp_ops.ops.sparse_conv2d.weight import SparseConvWeight
@@ -30,6 +30,12 @@ define(OP, _FORWARD)
 define(f"{OP}_backward", f"(Tensor grad, {_ARGUMENTS}, bool[7] wanted) -> ({_KINDS})")
 # Implemented by the compiled library _C.
 define(f"{OP}_cpp", _FORWARD)
+define(
+    f"{OP}_conv_backward_cpp",
+    "(Tensor grad, Tensor x, Tensor values, Tensor[] indices, str format, int[] shape, "
+    "int[] block, int[] stride, int[] padding, int[] dilation, int groups, bool wants_x, "
+    "bool wants_values) -> (Tensor[], Tensor[])",
+)
 
 
 def sparse_conv2d(
@@ -108,7 +114,9 @@ def _bind(
 
 
 def _pair(name: str, given: Pair) -> list[int]:
-    pair = [given, given] if isinstance(given, int) else list(given)
+    if isinstance(given, int):
+        return [given, given]
+    pair = list(given)
     if len(pair) != 2 or not all(isinstance(side, int) for side in pair):
         raise argument_error(OP, name, "an int or two", given)
     return pair
@@ -145,5 +153,5 @@ register_gradient(
     check=check_backward,
     fake=_fake_backward,
     reference=reference.backward,
-    compiled={},
+    compiled={"cpp": compiled.backward},
 )

@@ -7,15 +7,16 @@ import torch
 
 from lmwp_ops import _loader
 
-from ..exactness import LAYOUTS, assert_as_exact, assert_same_for_any_threads
+from ..exactness import LAYOUTS, assert_as_exact, assert_same_for_any_threads, feature
 from ..instruction_sets import INSTRUCTION_SETS, run_under
-from .cases import CASES, Case, double, draw, eager
+from .cases import CASES, Args, Case, dense_of, double, draw, eager
 
 pytestmark = pytest.mark.skipif(
     _loader.status()["_C"] is not None, reason=str(_loader.status()["_C"])
 )
 
 op = torch.ops.lmwp_ops.sparse_conv2d_cpp.default
+backward = torch.ops.lmwp_ops.sparse_conv2d_conv_backward_cpp.default
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 GRID = [
     *((case, torch.float32, "nchw") for case in CASES),
@@ -30,24 +31,62 @@ def test_as_exact_as_eager(case: Case, dtype: torch.dtype, layout: str) -> None:
     assert_as_exact([op(*args)], [eager(args)], [eager(double(args))], roundings=4)
 
 
+def plain(args: Args) -> Args:
+    """The same without an epilogue."""
+    return *args[:3], [], [], [], [], *args[7:]
+
+
+def gradients(args: Args, grad: torch.Tensor) -> list[torch.Tensor]:
+    """Of x and of the kept values."""
+    given = grad, *args[:3], *args[7:], True, True
+    (grad_x,), (grad_values,) = backward(*given)
+    return [grad_x, grad_values]
+
+
+def eager_gradients(args: Args, grad: torch.Tensor) -> list[torch.Tensor]:
+    x, values = (t.detach().requires_grad_() for t in args[:2])
+    asking = x, values, *args[2:]
+    y = eager(plain(asking), dense_of(asking))
+    return list(torch.autograd.grad(y, (x, values), grad, materialize_grads=True))
+
+
+GRADIENTS = [
+    (case, DTYPES[i % 3], LAYOUTS[i % 6], LAYOUTS[i // 2 % 6]) for i, case in enumerate(CASES)
+]
+
+
+@pytest.mark.parametrize(("case", "dtype", "layout", "grad_layout"), GRADIENTS, ids=str)
+def test_gradients_are_as_exact_as_those_of_eager(
+    case: Case, dtype: torch.dtype, layout: str, grad_layout: str
+) -> None:
+    args = draw(case, dtype, layout)
+    grad = feature(op(*args).shape, dtype, grad_layout)
+    truth = eager_gradients(double(args), grad.double())
+    found = gradients(args, grad)
+    assert_as_exact(found, eager_gradients(args, grad), truth, roundings=32)
+
+
 def check_every_case() -> int:
-    """How many cases of the grid were found exact."""
+    """How many cases of the grids were found exact."""
     for case, dtype, layout in GRID:
         torch.manual_seed(0)
         test_as_exact_as_eager(case, dtype, layout)
-    return len(GRID)
+    for given in GRADIENTS:
+        test_gradients_are_as_exact_as_those_of_eager(*given)
+    return len(GRID) + len(GRADIENTS)
 
 
 @pytest.mark.parametrize("capability", INSTRUCTION_SETS)
 def test_every_instruction_set(capability: str) -> None:
     module = "sparse_conv2d.test_sparse_conv2d_cpu_kernel"
-    assert run_under(capability, module, "check_every_case") == len(GRID)
+    assert run_under(capability, module, "check_every_case") == len(GRID) + len(GRADIENTS)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_threads_change_no_bit(case: Case) -> None:
     args = draw(case)
-    assert_same_for_any_threads(lambda: [op(*args)])
+    grad = torch.randn_like(op(*args))
+    assert_same_for_any_threads(lambda: [op(*args), *gradients(args, grad)])
 
 
 def test_parameters_of_16_bit_features_may_be_float32() -> None:
@@ -59,7 +98,11 @@ def test_parameters_of_16_bit_features_may_be_float32() -> None:
 
 def test_empty_batch() -> None:
     args = draw(Case((0, 7, 5, 13), 13, "unstructured"))
-    assert op(*args).shape == (0, 13, 5, 13)
+    y = op(*args)
+    assert y.shape == (0, 13, 5, 13)
+    grad_x, grad_values = gradients(args, y)
+    assert grad_x.shape == args[0].shape
+    assert not grad_values.any()
 
 
 def replaced(args: tuple[Any, ...], place: int, value: Any) -> tuple[Any, ...]:
@@ -113,3 +156,6 @@ BAD: dict[str, tuple[Any, ...]] = {
 def test_refuses_what_would_read_out_of_bounds(name: str) -> None:
     with pytest.raises(RuntimeError):
         op(*BAD[name])
+    if name not in ("bias", "half an affine", "slopes"):
+        with pytest.raises(RuntimeError):
+            gradients(BAD[name], torch.zeros(1, 8, 6, 6))
