@@ -69,11 +69,6 @@ inline torch::stable::Tensor with_dtype_of(const torch::stable::Tensor& paramete
   return torch::stable::to(gradient, parameter.scalar_type());
 }
 
-// Whether the channels of a pixel lie side by side.
-inline bool is_interleaved(const torch::stable::Tensor& x) {
-  return x.size(1) > 1 && x.stride(1) == 1 && (x.size(2) > 1 || x.size(3) > 1);
-}
-
 // Scratch of the calling thread, from a cache line on.
 inline float* thread_scratch(int64_t floats) {
   constexpr int64_t kLine = 64;
