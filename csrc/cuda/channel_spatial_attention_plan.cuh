@@ -107,11 +107,10 @@ struct AttentionPlan {
 // False where an image is too large for any shared memory.
 template <typename T>
 bool plan_attention(const AttentionCall& call, AttentionPlan& plan) {
-  constexpr int64_t kBytes = sizeof(T);
   // One after the other: no product overflows.
   if (std::max({call.channels, call.height, call.width, call.hidden}) > kMaxImageBytes ||
       call.height * call.width > kMaxImageBytes ||
-      call.height * call.width * call.channels * kBytes > kMaxImageBytes) {
+      call.height * call.width * call.channels * int64_t{sizeof(T)} > kMaxImageBytes) {
     return false;
   }
   AttentionLaunch& launch = plan.launch;
