@@ -57,6 +57,7 @@ def test_images_that_begin_anywhere(on_gpu, first: int) -> None:
     assert_right((x, *parameters))
 
 
+@pytest.mark.alone
 def test_beyond_32_bit_offsets_with_many_images(device: torch.device) -> None:
     images = 12_000_000
     needed = 2 * images * 3 * 64 * 2 * 1.1  # bytes; 2.3e9 elements

@@ -159,6 +159,7 @@ def test_opcheck(which: FeatureOp, backend: str, drawn) -> None:
         opcheck(which.op, leaves(args))
 
 
+@pytest.mark.alone
 @each_kernel
 def test_beyond_32_bit_offsets(which: FeatureOp, backend: str, device: torch.device) -> None:
     side = 27_000

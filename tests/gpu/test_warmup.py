@@ -65,6 +65,7 @@ def test_first_use_is_no_part_of_a_capture(
     assert torch.equal(y, expected)
 
 
+@pytest.mark.alone
 def test_the_timer_counts_time_on_the_gpu(device: torch.device) -> None:
     short, long = (
         _tuning.cuda_ms(lambda cycles=cycles: torch.cuda._sleep(cycles))
