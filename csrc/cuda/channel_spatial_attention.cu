@@ -75,8 +75,11 @@ Tensor channel_spatial_attention(const Tensor& given, const Tensors& reduce, con
   call.max = max;
   set_layers(call, x, reduce, expand, keep);
   set_kernels(call, x, spatial, keep);
+  int multiprocessors = 0;
+  STD_CUDA_CHECK(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
+  const cudaStream_t stream = current_stream(device);
   STD_CUDA_CHECK(for_dtype(kOp, x, [&](auto zero) {
-    return channel_spatial_attention_fwd<decltype(zero)>(call, current_stream(device));
+    return channel_spatial_attention_fwd<decltype(zero)>(call, multiprocessors, stream);
   }));
   if (!is_interleaved(given)) return out;
   Tensor interleaved = empty_like_layout(given, given.size(1), given.size(2), given.size(3));

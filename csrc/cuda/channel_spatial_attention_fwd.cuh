@@ -322,9 +322,10 @@ __global__ void __launch_bounds__(kMaxAttentionThreads)
 // All images in one launch, or in one for as many as a grid has blocks for. An error where an image
 // does not fit into the shared memory of a block.
 template <typename T>
-cudaError_t channel_spatial_attention_fwd(const AttentionCall& call, cudaStream_t stream) {
+cudaError_t channel_spatial_attention_fwd(const AttentionCall& call, int multiprocessors,
+                                          cudaStream_t stream) {
   AttentionPlan plan{};
-  if (!plan_attention<T>(call, plan)) return cudaErrorInvalidValue;
+  if (!plan_attention<T>(call, multiprocessors, plan)) return cudaErrorInvalidValue;
   const auto kernel = plan.vectorised ? channel_spatial_attention_fwd_kernel<T, kLanes<T>>
                                       : channel_spatial_attention_fwd_kernel<T, 1>;
   cudaError_t status = kl_allow_shared(kernel, plan.shared_bytes);

@@ -9,6 +9,7 @@ namespace lmwp::cuda {
 inline constexpr int kWarpLanes = 32;
 inline constexpr int kMinAttentionThreads = 128, kMaxAttentionThreads = 1024;
 inline constexpr int kThreadElements = 32;  // of x, where an image has enough for all threads
+inline constexpr int kThreadBytes = 224;    // of shared memory, where registers must suffice, too
 inline constexpr int kTeamSteps = 4;        // at least, of a team of lanes over a plane
 inline constexpr int kLeastRunBytes = 32;   // that a warp writes side by side
 inline constexpr int kRunOverhead = 4;      // of a warp's pixels, in channels
@@ -104,9 +105,17 @@ struct AttentionPlan {
   int threads, shared_bytes;
 };
 
+// Threads of a block. Where more images wait than there are multiprocessors, as many blocks must
+// fit into the 64 K registers of one, 64 for a thread, as fit into its shared memory.
+inline int plan_threads(const AttentionLaunch& launch, int shared_bytes, bool crowded) {
+  const int most = crowded ? shared_bytes / kThreadBytes : kMaxAttentionThreads;
+  const int threads = std::min(launch.channels * launch.pixels / kThreadElements, most);
+  return std::clamp(threads / kWarpLanes * kWarpLanes, kMinAttentionThreads, kMaxAttentionThreads);
+}
+
 // False where an image is too large for any shared memory.
 template <typename T>
-bool plan_attention(const AttentionCall& call, AttentionPlan& plan) {
+bool plan_attention(const AttentionCall& call, int multiprocessors, AttentionPlan& plan) {
   // One after the other: no product overflows.
   if (std::max({call.channels, call.height, call.width, call.hidden}) > kMaxImageBytes ||
       call.height * call.width > kMaxImageBytes ||
@@ -128,12 +137,13 @@ bool plan_attention(const AttentionCall& call, AttentionPlan& plan) {
   };
   plan.vectorised = launch.pixels % kLanes<T> == 0 && is_aligned(call.x, call.x_step) &&
                     is_aligned(call.out, call.out_step);
-  const int warps = (launch.channels * launch.pixels) / (kThreadElements * kWarpLanes);
-  plan.threads = std::clamp(warps * kWarpLanes, kMinAttentionThreads, kMaxAttentionThreads);
   const int vector = plan.vectorised ? kLanes<T> : 1;
-  launch.team = plan_team(launch.pixels / vector);
-  launch.warp_pixels = plan_warp_pixels(launch, vector, plan.threads / kWarpLanes, sizeof(T));
   plan.shared_bytes = AttentionLayout(launch, sizeof(T)).bytes();
+  plan.threads = plan_threads(launch, plan.shared_bytes, call.batch > multiprocessors);
+  launch.team = plan_team(launch.pixels / vector);
+  // Whatever the batch, sums keep their order.
+  const int warps = plan_threads(launch, plan.shared_bytes, false) / kWarpLanes;
+  launch.warp_pixels = plan_warp_pixels(launch, vector, warps, sizeof(T));
   return true;
 }
 

@@ -8,7 +8,6 @@ a planted fault, 0 for none, and stops with status 1 at the first wrong result.
 import ctypes
 import sys
 import zlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -181,6 +180,10 @@ class Drawn:
         self._y_memory[:] = CANARY[self.dtype]
         self._y_memory[self._written] = encode(np.array(np.nan), self.dtype)
 
+    def output(self) -> Array:
+        """The bits of the output."""
+        return self._y_memory[self._written].copy()
+
     def problem(self) -> str | None:
         """What is wrong with the output, or None."""
         if np.any(np.delete(self._y_memory, self._written) != CANARY[self.dtype]):
@@ -215,12 +218,12 @@ class Library:
         self._library = ctypes.CDLL(path)
         self._library.report.restype = ctypes.c_char_p
 
-    def run(self, drawn: Drawn, orders: Iterable[str] = ORDERS) -> None:
+    def run(self, drawn: Drawn, cards: int = 1) -> None:
         """Run one case in several thread orders; AssertionError says what is wrong."""
-        for order in orders:
+        for order, setting in ORDERS.items():
             drawn.poison()
-            self._library.set_order(*ORDERS[order])
-            status = self._library.run(ctypes.byref(drawn.call))
+            self._library.set_order(*setting)
+            status = self._library.run(ctypes.byref(drawn.call), cards)
             report = self._library.report().decode()
             assert status == 0, f"{order}: launch failed with {status}: {report}"
             problem = drawn.problem()
@@ -230,14 +233,14 @@ class Library:
         """From now on a planted fault is active; 0 for none."""
         self._library.set_fault(number)
 
-    def plan(self, drawn: Drawn) -> Plan:
+    def plan(self, drawn: Drawn, cards: int = 1) -> Plan:
         result = (ctypes.c_int * 5)()
-        assert self._library.plan(ctypes.byref(drawn.call), result)
+        assert self._library.plan(ctypes.byref(drawn.call), cards, result)
         return Plan(result[0], result[1], bool(result[2]), result[3], result[4])
 
     def refuses(self, drawn: Drawn) -> bool:
         """Whether the kernel cannot be launched."""
-        return self._library.run(ctypes.byref(drawn.call)) != 0
+        return self._library.run(ctypes.byref(drawn.call), 1) != 0
 
 
 def main(path: str, dtype: str, fault: str) -> int:

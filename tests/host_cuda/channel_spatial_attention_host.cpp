@@ -23,14 +23,14 @@ void set_order(int order, unsigned seed) {
 
 const char* report() { return host_cuda::machine.report.c_str(); }
 
-int run(const AttentionCall* call) {
-  return lmwp::cuda::channel_spatial_attention_fwd<ELEMENT>(*call, nullptr);
+int run(const AttentionCall* call, int multiprocessors) {
+  return lmwp::cuda::channel_spatial_attention_fwd<ELEMENT>(*call, multiprocessors, nullptr);
 }
 
 // Shared bytes, threads, whether accesses are of 16 bytes, lanes of a plane and pixels of a warp.
-int plan(const AttentionCall* call, int* result) {
+int plan(const AttentionCall* call, int multiprocessors, int* result) {
   AttentionPlan plan{};
-  if (!lmwp::cuda::plan_attention<ELEMENT>(*call, plan)) return 0;
+  if (!lmwp::cuda::plan_attention<ELEMENT>(*call, multiprocessors, plan)) return 0;
   result[0] = plan.shared_bytes;
   result[1] = plan.threads;
   result[2] = plan.vectorised;

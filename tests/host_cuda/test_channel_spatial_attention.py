@@ -108,6 +108,20 @@ def test_python_knows_how_much_shared_memory_a_block_needs(library, dtype: str) 
         assert built.plan(drawn).shared_bytes == expected
 
 
+def test_many_images_take_fewer_threads_each_and_keep_their_bits(library) -> None:
+    """What shared memory has room for twice, registers have, too."""
+    built = Library(str(library("float32")))
+    drawn = Drawn(Case((2, 100, 16, 17)), "float32")
+    plans, bits = [], []
+    for cards in (2, 1):
+        built.run(drawn, cards)
+        plans.append(built.plan(drawn, cards))
+        bits.append(drawn.output())
+    assert 2 * plans[0].shared_bytes < 227 << 10
+    assert plans[0].threads > 512 >= plans[1].threads
+    assert (bits[0] == bits[1]).all()
+
+
 @pytest.mark.parametrize("shape", [(1, 60, 32, 32), (1, 70, 1000, 1000)])
 def test_what_fits_into_no_shared_memory_is_an_error(library, shape: tuple[int, ...]) -> None:
     drawn = Drawn(Case((0, *shape[1:])), "float32")
