@@ -8,6 +8,7 @@ kind of GPU; the table of verified hardware is made from these files.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import re
 import signal
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ TESTS = ROOT / "tests" / "gpu"
 RESULTS = ROOT / "bench" / "results"
 
 _SHARE_OF_TESTS = 0.5  # of the budget, at most
+_MOST_WORKERS = 8  # each has a context of half a gigabyte on the GPU
 _SECONDS_TO_REPORT = 30  # that pytest gets to sum up after it was stopped
 
 
@@ -45,6 +47,14 @@ class Tested:
     skipped: int
     stopped: bool
 
+    def __add__(self, other: Tested) -> Tested:
+        return Tested(
+            self.passed + other.passed,
+            self.failed + other.failed,
+            self.skipped + other.skipped,
+            self.stopped or other.stopped,
+        )
+
 
 def build(device: torch.device) -> None:
     """Compile the libraries in place for this GPU's architecture."""
@@ -55,12 +65,30 @@ def build(device: torch.device) -> None:
         raise UserError("the libraries could not be built; what stands above says why")
 
 
-def run_tests(folder: Path, seconds: float) -> Tested:
-    """Run pytest on `folder` for at most `seconds`."""
+def worker_count() -> int:
+    """Processes for the tests, which spend their time on the CPU: compiling kernels."""
+    if importlib.util.find_spec("xdist") is None:
+        return 1
+    return max(1, min(_MOST_WORKERS, len(os.sched_getaffinity(0)) // 2))
+
+
+def run_tests(folder: Path, seconds: float, workers: int = 1) -> Tested:
+    """Run pytest on `folder` for at most `seconds`; tests marked `alone` after all others."""
+    if workers == 1:
+        return _run_pytest(folder, [], seconds)
+    deadline = time.monotonic() + seconds
+    options = ["-m", "not alone", "-n", str(workers), "--dist=worksteal"]
+    tested = _run_pytest(folder, options, seconds)
+    if tested.stopped:
+        return tested
+    return tested + _run_pytest(folder, ["-m", "alone"], deadline - time.monotonic())
+
+
+def _run_pytest(folder: Path, options: Sequence[str], seconds: float) -> Tested:
     with tempfile.TemporaryDirectory(prefix="lmwp-gpu-check-") as scratch:
         report = Path(scratch) / "report.xml"
-        options = ["-q", "-ra", "-p", "no:cacheprovider", "-o", "addopts=", "--junitxml", report]
-        command = [sys.executable, "-m", "pytest", *map(str, options), "--import-mode=importlib"]
+        common = ["-q", "-ra", "-p", "no:cacheprovider", "-o", "addopts=", f"--junitxml={report}"]
+        command = [sys.executable, "-m", "pytest", *common, "--import-mode=importlib", *options]
         process = subprocess.Popen([*command, str(folder)], cwd=folder.parent)
         stopped = False
         try:
@@ -70,8 +98,9 @@ def run_tests(folder: Path, seconds: float) -> Tested:
             process.send_signal(signal.SIGINT)
         try:
             process.wait(_SECONDS_TO_REPORT)
-        finally:
+        except subprocess.TimeoutExpired:
             process.kill()
+            process.wait()
         if not report.exists():
             raise UserError(f"the tests in {folder} gave no report; what stands above says why")
         return _read_report(report, stopped)
@@ -148,7 +177,7 @@ def _check(out: Path | None, deadline: float, budget: float) -> int:
 
     name = torch.cuda.get_device_name(device)
     out = out or RESULTS / (re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") + ".json")
-    tested = run_tests(TESTS, _SHARE_OF_TESTS * budget)
+    tested = run_tests(TESTS, _SHARE_OF_TESTS * budget, worker_count())
     right = benchmark(plan(device), out, _facts(device, name, tested, budget), deadline)
     return 0 if right and not tested.failed and not tested.stopped else 1
 

@@ -118,7 +118,14 @@ class OpRun:
             if reason := backends.get(backend, f"{spec.name} has no {backend} kernels"):
                 raise Unavailable(reason)
             forced = partial(lmwp_ops.use_backend, backend)
-            return self._compute(partial(spec.fused, shape), inputs, forced)
+            compute = self._compute(partial(spec.fused, shape), inputs, forced)
+            try:
+                compute(0)
+            except lmwp_ops.BackendError as refusal:
+                if self._is_known_to_fail(backend):
+                    raise
+                raise Unavailable(str(refusal)) from None
+            return compute
         if name == "eager-channels-last":
             inputs = [_channels_last(one) for one in inputs]
         function: Callable[[Inputs], list[Tensor]] = partial(spec.framework, shape)
@@ -128,6 +135,16 @@ class OpRun:
             mode = "max-autotune-no-cudagraphs" if tuned else "default"
             function = torch.compile(function, dynamic=False, mode=mode)
         return self._compute(function, inputs, lmwp_ops.decomposed)
+
+    def _is_known_to_fail(self, backend: str) -> bool:
+        """Whether a backend was wrong when it was checked, and does not just refuse the shape."""
+        kernel = f"{backend} {str(self.dtype).removeprefix('torch.')} "
+        ops = lmwp_ops.env.collect()["verified_kernels"]
+        return any(
+            found != "right" and name.startswith(kernel)
+            for op in (self.spec.name, f"{self.spec.name}_backward")
+            for name, found in ops.get(op, {}).items()
+        )
 
     def _compute(
         self,

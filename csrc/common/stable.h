@@ -13,12 +13,16 @@ namespace lmwp {
 
 using Tensors = std::vector<torch::stable::Tensor>;
 
+// Whether the channels of a pixel lie side by side.
+inline bool is_interleaved(const torch::stable::Tensor& x) {
+  return x.size(1) > 1 && x.stride(1) == 1 && (x.size(2) > 1 || x.size(3) > 1);
+}
+
 // The strides of a dense [n, c, h, w] with the layout of x, by the rule of lmwp_ops/_layout.py.
 inline std::array<int64_t, 4> strides_like(const torch::stable::Tensor& x, int64_t c, int64_t h,
                                            int64_t w) {
-  const bool channels_last = x.size(1) > 1 && x.stride(1) == 1 && (x.size(2) > 1 || x.size(3) > 1);
-  return channels_last ? std::array<int64_t, 4>{h * w * c, 1, w * c, c}
-                       : std::array<int64_t, 4>{c * h * w, h * w, w, 1};
+  return is_interleaved(x) ? std::array<int64_t, 4>{h * w * c, 1, w * c, c}
+                           : std::array<int64_t, 4>{c * h * w, h * w, w, 1};
 }
 
 // An uninitialised tensor of these sizes and strides on the device of `like`.

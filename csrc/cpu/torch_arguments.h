@@ -88,11 +88,6 @@ inline Tensors in_float32(const Tensors& xs) {
   return wide;
 }
 
-// Whether the channels of a pixel lie side by side.
-inline bool is_interleaved(const torch::stable::Tensor& x) {
-  return x.size(1) > 1 && x.stride(1) == 1 && (x.size(2) > 1 || x.size(3) > 1);
-}
-
 // Scratch of the calling thread, from a cache line on.
 inline float* thread_scratch(int64_t floats) {
   constexpr int64_t kLine = 64;

@@ -22,7 +22,6 @@ inline constexpr int kSharedFloats = (48 << 10) / sizeof(float);
 inline constexpr int kConstants = 9 * (kLayers - 1) + 3 * kLayers;  // of one channel
 inline constexpr int kMaxSide = 1 << 20;  // beyond, positions of a resize are not exact to a pixel
 
-__host__ __device__ constexpr int quotient_up(int a, int b) { return (a + b - 1) / b; }
 __host__ __device__ constexpr int round_up(int a, int b) { return quotient_up(a, b) * b; }
 
 // One output branch: scale, shift and slope of every layer, [channels], the depthwise weights,

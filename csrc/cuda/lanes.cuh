@@ -4,6 +4,8 @@
 
 namespace lmwp::cuda {
 
+__host__ __device__ constexpr int quotient_up(int a, int b) { return (a + b - 1) / b; }
+
 __device__ __forceinline__ float to_float(float value) { return value; }
 __device__ __forceinline__ float to_float(__half value) { return __half2float(value); }
 __device__ __forceinline__ float to_float(__nv_bfloat16 value) { return __bfloat162float(value); }
@@ -22,6 +24,9 @@ template <>
 __device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(float value) {
   return __float2bfloat16_rn(value);
 }
+
+// NaN wins, as in torch.
+__device__ __forceinline__ float larger(float a, float b) { return b > a || b != b ? b : a; }
 
 // Elements in one 16-byte access.
 template <typename T>

@@ -31,6 +31,14 @@ cudaError_t kl_launch(void (*kernel)(Params...), dim3 grid, dim3 block, std::siz
   return cudaGetLastError();
 }
 
+// Lets later launches of a kernel have up to `bytes` of dynamic shared memory: more than 48 KB must
+// be asked for. An error where the GPU has less.
+template <typename... Params>
+cudaError_t kl_allow_shared(void (*kernel)(Params...), std::size_t bytes) {
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                              static_cast<int>(bytes));
+}
+
 // Starts copying 16 bytes to shared memory, or zeros when not valid; `from` is then not read.
 __device__ __forceinline__ void kl_copy16_async(uint4* to, const uint4* from, bool valid) {
   __pipeline_memcpy_async(to, from, sizeof(uint4), valid ? 0 : sizeof(uint4));

@@ -37,9 +37,6 @@ __device__ __forceinline__ float mix(float a, float b, float fraction) {
   return (1.0f - fraction) * a + fraction * b;
 }
 
-// NaN wins, as in torch.
-__device__ __forceinline__ float larger(float a, float b) { return b > a || b != b ? b : a; }
-
 enum class Resample { kNone, kMaxPool, kBilinearDown, kBilinearUp };
 
 // An input branch as one output sees it before the convolution: pooled or resized on load, on the

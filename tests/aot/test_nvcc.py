@@ -16,7 +16,12 @@ from .architectures import NAMES
 HERE = Path(__file__).parent
 MAX_REGISTERS = 128  # 512 threads on a multiprocessor
 FIRST_WITH_ASYNC_COPIES = 8.0
-SOURCES = {"depthwise_scales": 7, "depthwise_scales_bwd": 24, "il_block": 4}
+SOURCES = {
+    "depthwise_scales": 7,
+    "depthwise_scales_bwd": 24,
+    "il_block": 4,
+    "channel_spatial_attention": 5,
+}
 """Kernels that each source instantiates."""
 _TILES = (r"cp\.async\.cg\.shared", r"ld\.shared\.v4", r"st\.global\.wb\.v4")
 # Patterns of the 16-byte accesses that every kernel of a source must have.
@@ -24,7 +29,10 @@ WIDE_ACCESSES = {
     "depthwise_scales": _TILES,
     "depthwise_scales_bwd": _TILES,
     "il_block": (r"ld\.shared\.v4",),
+    "channel_spatial_attention": _TILES,
 }
+# Partial sums of single channels; planes that are not whole vectors.
+_OF_SINGLE_ELEMENTS = re.compile(r"bwd_sum_kernel|attention_fwd_kernelI\w+Li1E")
 
 _KERNEL = re.compile(
     r"Compiling entry function '\w*?kernelI(?P<types>\w+?)EEvNS\w*' for '(?P<arch>sm_\d+)'\n"
@@ -100,8 +108,8 @@ def assert_tiles_move_in_16_byte_accesses(source: str, ptx: str) -> None:
     kernels = ptx.split(".visible .entry")[1:]
     assert len(kernels) == SOURCES[source]
     for kernel in kernels:
-        if "bwd_sum_kernel" in kernel.split("(")[0]:
-            continue  # it adds up partial sums of single channels
+        if _OF_SINGLE_ELEMENTS.search(kernel.split("(")[0]):
+            continue
         for access in WIDE_ACCESSES[source]:
             assert re.search(access, kernel), f"no {access} in {kernel.split('(')[0]}"
 

@@ -46,6 +46,23 @@ def test_counts_what_pytest_reports(tmp_path: Path):
     assert tested == gpu_check.Tested(passed=2, failed=2, skipped=1, stopped=False)
 
 
+def test_runs_those_marked_alone_after_all_others(tmp_path: Path):
+    (tmp_path / "test_all.py").write_text(
+        "import os, pathlib, pytest, time\n"
+        "others = pathlib.Path(__file__).parent / 'others'\n"
+        "def alone(): return 'PYTEST_XDIST_WORKER' not in os.environ\n"
+        "@pytest.mark.alone\n"
+        "def test_first(): assert alone() and others.exists()\n"
+        "def test_second():\n"
+        "    time.sleep(1)\n"
+        "    assert not alone()\n"
+        "    others.touch()\n"
+        "def test_third(): assert alone()\n"
+    )
+    tested = gpu_check.run_tests(tmp_path, 60, workers=2)
+    assert tested == gpu_check.Tested(passed=2, failed=1, skipped=0, stopped=False)
+
+
 def test_stops_tests_that_take_too_long(tmp_path: Path):
     (tmp_path / "test_all.py").write_text(
         "import time\ndef test_a(): pass\ndef test_b(): time.sleep(300)\n"
@@ -58,17 +75,18 @@ def test_stops_tests_that_take_too_long(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("_quick_machine")
-def test_keeps_what_was_measured_and_names_what_was_left_out(tmp_path: Path, capsys):
+def test_keeps_what_was_measured_and_names_what_was_left_out(tmp_path: Path, monkeypatch, capsys):
     out = tmp_path / "gpu.json"
-    deadline = time.monotonic() + 0.2
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
     def slow() -> list[Row]:
-        time.sleep(0.3)
+        now[0] = 10.0
         assert not out.exists()
         return [row("ok")]
 
     benchmarks = [Benchmark("slow", slow), Benchmark("late", lambda: pytest.fail("too late"))]
-    assert gpu_check.benchmark(benchmarks, out, FACTS, deadline)
+    assert gpu_check.benchmark(benchmarks, out, FACTS, deadline=9.0)
     results = load(out)
     assert results.complete
     assert [r.status for r in results.rows] == ["ok"]

@@ -188,6 +188,31 @@ def test_a_wrong_kernel_is_shown_as_wrong(monkeypatch: pytest.MonkeyPatch) -> No
     assert rows["lmwp-cpp"].timing is None
 
 
+@pytest.mark.parametrize(
+    ("found", "status"),
+    [("right", "unavailable"), ("result 0 is off by 1", "failed")],
+)
+def test_a_shape_may_be_refused_but_a_failed_check_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch, found: str, status: str
+) -> None:
+    known = {
+        "ops": {"depthwise_scales": {"cpp": None}},
+        "verified_kernels": {"depthwise_scales_backward": {"cpp float32 sm_90": found}},
+    }
+    monkeypatch.setattr(ops.lmwp_ops.env, "collect", lambda: known)
+
+    def refuse(xs: Any, *_: Any, **__: Any) -> Any:
+        if xs[0].dtype != torch.float64:
+            raise lmwp_ops.BackendError("too large")
+        return [xs[0]]
+
+    monkeypatch.setattr(lmwp_ops, "depthwise_scales", refuse)
+    run = op_run("depthwise_scales", "odd 7x7x7")
+    rows = CaseRun(run.case(["lmwp-cpp"])).measure(0.01)
+    assert {row.status for row in rows} == {status}
+    assert all("too large" in row.reason for row in rows)
+
+
 def test_cold_sets_outgrow_the_cache() -> None:
     run = op_run("depthwise_scales", "odd 13x13x13 k7", cache_bytes=1 << 20)
     case = run.case(["eager"])

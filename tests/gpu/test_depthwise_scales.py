@@ -237,6 +237,7 @@ def test_opcheck(backend: str, draw_there) -> None:
         opcheck(torch.ops.lmwp_ops.depthwise_scales.default, args)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("layout", ["nchw", "channels_last"])
 def test_beyond_32_bit_offsets(backend: str, device: torch.device, layout: str) -> None:
     channels, side = 3, 27_000  # 2.19e9 elements

@@ -144,6 +144,7 @@ def test_opcheck(backend: str, there, trained: bool) -> None:
         opcheck(op, args)
 
 
+@pytest.mark.alone
 def test_beyond_32_bit_offsets(backend: str, device: torch.device) -> None:
     channels, side = 3, 27_000  # 2.19e9 elements
     needed = 3 * 2 * channels * side**2

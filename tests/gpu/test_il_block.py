@@ -173,6 +173,7 @@ def test_one_launch_computes_a_block(backend: str, draw_there) -> None:
     assert len(kernels) == 1
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("layout", ["nchw", "channels_last"])
 def test_beyond_32_bit_offsets(backend: str, device: torch.device, layout: str) -> None:
     channels, side = 3, 27_000  # 2.19e9 elements

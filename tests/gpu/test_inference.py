@@ -150,6 +150,7 @@ def test_every_backend_gives_the_same(fused, images) -> None:
             torch.testing.assert_close(fused(images), plain, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.alone
 def test_a_replay_is_faster_than_launches(fused, images) -> None:
     def milliseconds(run) -> float:
         for _ in range(5):

@@ -39,6 +39,13 @@ for stride in (1, 2):
                 with torch.no_grad(), lmwp_ops.use_backend("cuda"):
                     lmwp_ops.il_block(
                         xs, weight, (10, 7), (13, 9), stages, entry_pool=pool, affine=affine)
+            for shape in ((2, 20, 16, 24), (2, 33, 15, 17), (1, 1, 1, 1)):
+                x = torch.randn(shape, device="cuda", dtype=dtype).contiguous(memory_format=layout)
+                c = x.shape[1]
+                layers = torch.randn(4, c, device="cuda"), torch.randn(c, 4, device="cuda")
+                kernels = [torch.randn(2, k, k, device="cuda") for k in (3, 7)]
+                with torch.no_grad(), lmwp_ops.use_backend("cuda"):
+                    lmwp_ops.channel_spatial_attention(x, *layers, kernels)
 torch.cuda.synchronize()
 """
 

@@ -1,9 +1,13 @@
 """The trainer's switches on a GPU: graphs, compilation, precision and pictures kept there."""
 
+import importlib.util
 import shutil
 
 import pytest
 import torch
+
+if importlib.util.find_spec("pydantic") is None:
+    pytest.skip("pydantic is not installed: there are no recipes", allow_module_level=True)
 
 from ..training.small import Recorder, make_trainer, weights
 

@@ -11,7 +11,7 @@ from lmwp_ops._autograd import invoke
 from lmwp_ops._layout import empty_like_layout
 from lmwp_ops._library import define
 from lmwp_ops._registration import empty_gradients, register, register_gradient
-from lmwp_ops.ops.channel_spatial_attention import reference
+from lmwp_ops.ops.channel_spatial_attention import cuda_limits, reference
 from lmwp_ops.ops.channel_spatial_attention.checks import OP, check, check_backward
 from lmwp_ops.ops.channel_spatial_attention.example import example
 
@@ -25,8 +25,9 @@ _BACKWARD = (
 )
 define(OP, _FORWARD)
 define(f"{OP}_backward", _BACKWARD)
-# Implemented by the compiled library _C.
-define(f"{OP}_cpp", _FORWARD)
+# Implemented by the compiled libraries _C and _C_cuda.
+for _backend in ("cpp", "cuda"):
+    define(f"{OP}_{_backend}", _FORWARD)
 define(f"{OP}_backward_cpp", _BACKWARD)
 
 
@@ -109,7 +110,8 @@ register(
     check=check,
     fake=_fake_forward,
     reference=reference.forward,
-    compiled=("cpp",),
+    compiled=("cuda", "cpp"),
+    refuse={"cuda": cuda_limits.refuse},
     triton=_triton.launcher(__package__, "forward"),
     bind=_bind,
     example=example,

@@ -11,6 +11,7 @@
 #include <numeric>
 #include <random>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "host_fiber.h"
@@ -44,7 +45,8 @@ inline constexpr int kWarp = 32;
 inline constexpr int kMaxThreads = 1024;
 inline constexpr int kMaxShared = 16;
 inline constexpr int kMaxCopies = 256;
-inline constexpr std::size_t kMaxDynamicBytes = 48 << 10;
+inline constexpr std::size_t kMaxDynamicBytes = 48 << 10;  // unless a kernel is allowed more
+inline constexpr std::size_t kMostAllowedBytes = 227 << 10;
 
 struct Copy {
   uint4* to;
@@ -79,6 +81,7 @@ struct Machine {
     void* data;
   } shared[kMaxShared];
   int shared_count = 0;
+  std::unordered_map<const void*, std::size_t> allowed;  // by kernel
   // Addresses that stand for the orderings TSan is told of; a barrier and the next one differ.
   char start, end, block_edge[2][2], warp_edge[2][kMaxThreads / kWarp][2];
   unsigned block_phase = 0, warp_phase[kMaxThreads / kWarp] = {};
@@ -261,12 +264,13 @@ HOST_CUDA_RUNTIME inline bool run_block(Thread* const* threads) {
   return true;
 }
 
-HOST_CUDA_RUNTIME inline cudaError_t run_grid(dim3 grid, dim3 block, std::size_t dynamic_bytes) {
+HOST_CUDA_RUNTIME inline cudaError_t run_grid(dim3 grid, dim3 block, std::size_t dynamic_bytes,
+                                              std::size_t most_dynamic_bytes) {
   machine.report.clear();
   const unsigned blocks = grid.x * grid.y * grid.z;
   machine.size = static_cast<int>(block.x * block.y * block.z);
   if (machine.size < 1 || machine.size > kMaxThreads || blocks == 0 ||
-      dynamic_bytes > kMaxDynamicBytes) {
+      dynamic_bytes > most_dynamic_bytes) {
     return cudaErrorInvalidConfiguration;
   }
 #if defined(__SANITIZE_THREAD__)
@@ -372,11 +376,22 @@ inline void kl_copy_wait() {
 
 inline void kl_store16(uint4* to, uint4 value) { *to = value; }
 
+template <typename... Params>
+cudaError_t kl_allow_shared(void (*kernel)(Params...), std::size_t bytes) {
+  if (bytes > host_cuda::kMostAllowedBytes) return cudaErrorInvalidValue;
+  host_cuda::machine.allowed[reinterpret_cast<const void*>(kernel)] = bytes;
+  return cudaSuccess;
+}
+
 template <typename... Params, typename... Args>
 cudaError_t kl_launch(void (*kernel)(Params...), dim3 grid, dim3 block, std::size_t smem,
                       cudaStream_t, const Args&... args) {
   auto call = [&] { kernel(args...); };
   host_cuda::machine.closure = &call;
   host_cuda::machine.invoke = [](void* closure) { (*static_cast<decltype(call)*>(closure))(); };
-  return host_cuda::run_grid(grid, block, smem);
+  const auto allowed = host_cuda::machine.allowed.find(reinterpret_cast<const void*>(kernel));
+  const bool is_allowed = allowed != host_cuda::machine.allowed.end();
+  return host_cuda::run_grid(grid, block, smem,
+                             is_allowed ? std::max(allowed->second, host_cuda::kMaxDynamicBytes)
+                                        : host_cuda::kMaxDynamicBytes);
 }

@@ -1,6 +1,7 @@
 """What is particular to channel_spatial_attention: its options, ties, NaN, errors, and CBAM."""
 
 import itertools
+import re
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 import lmwp_ops
 from lmwp_ops.nn import CBAM
+from lmwp_ops.ops.channel_spatial_attention import cuda_limits
 
 from ..feature_ops import FEATURE_OPS, assert_forward_is_exact, assert_gradients_are_exact
 from .cases import draw, eager
@@ -65,6 +67,21 @@ def test_squeeze_and_excitation_is_one_pool_without_kernels() -> None:
     layers = [(layer.weight, layer.bias) for layer in (reduce, expand)]
     y = lmwp_ops.channel_spatial_attention(x, *layers, max=False)
     torch.testing.assert_close(y, x * gate[:, :, None, None])
+
+
+def test_the_cuda_kernel_takes_images_that_fit_into_shared_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of LMWP-Net's maps at 336 x 336 the smallest, on a GPU with 227 KB."""
+    monkeypatch.setattr(cuda_limits, "most_shared_bytes", lambda device: 227 << 10)
+    fits = draw((1, 128, 21, 21), torch.float32, sizes=(3, 5, 7))
+    assert cuda_limits.refuse(*fits) is None
+    assert cuda_limits.refuse(*draw((9, 64, 40, 40), torch.float16)) is None
+    larger = draw((1, 64, 42, 42), torch.float16, sizes=(3, 5, 7))
+    message = r"an image needs 24\d{4} bytes of shared memory; a block has 232448"
+    assert re.fullmatch(message, cuda_limits.refuse(*larger) or "")
+    malformed = fits[0][0], *fits[1:]
+    assert cuda_limits.refuse(*malformed) is None  # the checks name what is wrong with it
 
 
 X, R, E = torch.ones(2, 4, 5, 5), torch.ones(2, 4), torch.ones(4, 2)
