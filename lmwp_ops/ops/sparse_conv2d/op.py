@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lmwp_ops import _dispatch
+from lmwp_ops import _dispatch, _triton
 from lmwp_ops._layout import empty_like_layout
 from lmwp_ops._library import define
 from lmwp_ops._registration import empty_gradients, invoke, register, register_gradient
@@ -135,6 +135,7 @@ register(
     fake=_fake_forward,
     reference=reference.forward,
     compiled=("cpp",),
+    triton=_triton.launcher(__package__, "forward"),
     bind=_bind,
     example=example,
     refuse={"cpp": _refuse_dense},
@@ -145,4 +146,5 @@ register_gradient(
     fake=_fake_backward,
     reference=reference.backward,
     compiled={},
+    triton=_triton.launcher(__package__, "backward"),
 )
