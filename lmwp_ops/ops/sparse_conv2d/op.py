@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from lmwp_ops import _dispatch
 from lmwp_ops._autograd import invoke
+from lmwp_ops import _dispatch, _triton
 from lmwp_ops._layout import empty_like_layout
 from lmwp_ops._library import define
 from lmwp_ops._registration import empty_gradients, register, register_gradient
@@ -144,6 +144,7 @@ register(
     fake=_fake_forward,
     reference=reference.forward,
     compiled=("cpp",),
+    triton=_triton.launcher(__package__, "forward"),
     bind=_bind,
     example=example,
     refuse={"cpp": _refuse_dense},
@@ -154,4 +155,5 @@ register_gradient(
     fake=_fake_backward,
     reference=reference.backward,
     compiled={"cpp": compiled.backward},
+    triton=_triton.launcher(__package__, "backward"),
 )
