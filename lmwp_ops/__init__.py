@@ -26,6 +26,7 @@ from lmwp_ops.ops.multiscale_mix import multiscale_mix
 from lmwp_ops.ops.multiscale_norm_mix import multiscale_norm_mix
 from lmwp_ops.ops.mwpm_block import mwpm_block
 from lmwp_ops.ops.sparse_conv2d import SparseConvWeight, sparse_conv2d
+from lmwp_ops.ops.stem_conv2d import stem_conv2d
 
 __all__ = [
     "BackendError",
@@ -47,6 +48,7 @@ __all__ = [
     "nn",
     "sparse_conv2d",
     "sparsify",
+    "stem_conv2d",
     "use_backend",
     "warmup",
 ]

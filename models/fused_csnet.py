@@ -61,9 +61,8 @@ class FusedILBlock(Folded):
                 affine=affine,
                 slope=slope,
             )
-        scale, shift = affine[0][0]
-        z = F.conv2d(xs[0], weight, stride=self.stride, padding=weight.shape[-1] // 2)
-        ys = [F.prelu(z * scale[:, None, None] + shift[:, None, None], slope[0][0])]
+        (pair,), (values,) = affine[0], slope[0]
+        ys = [lmwp_ops.stem_conv2d(xs[0], weight, stride=self.stride, affine=pair, slope=values)]
         for s in (1, 2):
             ys = lmwp_ops.depthwise_scales(ys, depthwise[s - 1], affine=affine[s], slope=slope[s])
         return ys

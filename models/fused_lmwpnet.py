@@ -11,11 +11,32 @@ from torch import Tensor, nn
 
 import lmwp_ops
 from lmwp_models.blocks import ConvNorm, ConvNormPReLU, DepthwiseNorm, SeparableConv, resize
+from lmwp_models.fused_layers import fusion_by_layers, mwpm_by_layers, pointwise
 from lmwp_models.fused_network import Folded, FusedNetwork, fold_norm
 from lmwp_models.lmwpnet import LMWPNet
 from lmwp_models.mafm import MAFM
 from lmwp_models.mwpm import HIGHEST_THRESHOLD, MWPM
 from lmwp_models.semantic_context import OCTAVES, SemanticContext
+
+
+class FusedStem(Folded):
+    """The first `ConvNormPReLU`; from it on, features are channels_last on a CPU."""
+
+    def __init__(self, layer: ConvNormPReLU) -> None:
+        super().__init__()
+        self.stride = layer.conv.stride[0]
+        self._keep("layer", [*_normed(layer), layer.prelu.weight])
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, scale, shift, slope = self._kept("layer")
+        return lmwp_ops.stem_conv2d(
+            x,
+            weight,
+            stride=self.stride,
+            affine=(scale, shift),
+            slope=slope,
+            channels_last=on_cpu(x),
+        )
 
 
 class FusedConv(Folded):
@@ -46,14 +67,11 @@ class FusedSeparableConv(Folded):
     def forward(self, x: Tensor) -> Tensor:
         weight, scale, shift = self._kept("depthwise")
         ys = lmwp_ops.depthwise_scales([x], [weight], stride=self.stride, affine=[(scale, shift)])
-        weight, scale, shift, slope = self._kept("pointwise")
-        channels = ([weight.shape[1]], [weight.shape[0]])
-        affine = [(scale, shift)]
-        return lmwp_ops.goctconv2d(ys, weight, *channels, affine=affine, slope=[slope])[0]
+        return pointwise(ys[0], *self._kept("pointwise"))
 
 
 class FusedMWPM(Folded):
-    """An `MWPM` in one call."""
+    """An `MWPM` in one call on a CPU, by layers elsewhere."""
 
     def __init__(self, block: MWPM) -> None:
         super().__init__()
@@ -68,7 +86,8 @@ class FusedMWPM(Folded):
         self._keep("project", [*_normed(block.project), block.prelu.weight])
 
     def forward(self, x: Tensor) -> Tensor:
-        return lmwp_ops.mwpm_block(
+        compute = lmwp_ops.mwpm_block if on_cpu(x) else mwpm_by_layers
+        return compute(
             x,
             self._kept("expand"),
             self._kept("gate"),
@@ -100,7 +119,8 @@ class FusedContext(Folded):
 
 
 class FusedMAFM(Folded):
-    """An `MAFM` in two calls; what its channel guide gives comes from outside."""
+    """An `MAFM` in two calls on a CPU, by layers elsewhere; what its channel guide gives comes from
+    outside."""
 
     def __init__(self, module: MAFM) -> None:
         super().__init__()
@@ -121,7 +141,8 @@ class FusedMAFM(Folded):
 
     def forward(self, encoder: Tensor, decoder: Tensor, gate: Tensor) -> Tensor:
         reduce, expand = self._kept("attention")
-        return lmwp_ops.guided_fusion(
+        compute = lmwp_ops.guided_fusion if on_cpu(encoder) else fusion_by_layers
+        return compute(
             lmwp_ops.channel_spatial_attention(encoder, reduce, expand, self._kept("spatial")),
             decoder,
             gate,
@@ -169,13 +190,18 @@ class FusedLMWPNet(FusedNetwork):
         return resize(F.conv2d(y, weight, bias), x)
 
 
+def on_cpu(x: Tensor) -> bool:
+    """Whether whole modules run in one call, on features whose channels lie side by side."""
+    return x.device.type == "cpu"
+
+
 def _fused(module: nn.Module) -> nn.Module:
     """The part of a stage that stands for `module`."""
     if isinstance(module, MWPM):
         return FusedMWPM(module)
     if isinstance(module, SeparableConv):
         return FusedSeparableConv(module)
-    return FusedConv(cast(ConvNormPReLU, module))
+    return FusedStem(cast(ConvNormPReLU, module))
 
 
 def _scaled(weight: Tensor, scale: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from lmwp_bench.ops.multiscale_mix import MULTISCALE_MIX, MULTISCALE_NORM_MIX
 from lmwp_bench.ops.mwpm_block import MWPM_BLOCK
 from lmwp_bench.ops.sparse_conv2d import SPARSE_CONV2D
 from lmwp_bench.ops.spec import OpSpec
+from lmwp_bench.ops.stem_conv2d import STEM_CONV2D
 
 OPS: dict[str, OpSpec[Any]] = {
     spec.name: spec
@@ -20,6 +21,7 @@ OPS: dict[str, OpSpec[Any]] = {
         *(DEPTHWISE_SCALES, GOCTCONV2D, IL_BLOCK, DILATED_BANK, BN_PRELU_GAP),
         CHANNEL_SPATIAL_ATTENTION,
         *(MULTISCALE_MIX, MULTISCALE_NORM_MIX, MWPM_BLOCK, GUIDED_FUSION),
+        STEM_CONV2D,
         SPARSE_CONV2D,
     )
 }

@@ -14,7 +14,7 @@ constexpr int64_t kChunk = 1024;         // pixels whose maps stay in L1
 constexpr int64_t kChannelsSummed = 16;  // by one of the partial sums of a pixel
 
 template <typename T>
-static inline T* plane(const AttentionFeature& feature, int64_t image, int64_t channel) {
+static inline T* plane(const ImageFeature& feature, int64_t image, int64_t channel) {
   return static_cast<T*>(feature.data) + image * feature.image + channel * feature.channel;
 }
 

@@ -37,7 +37,8 @@ inline torch::stable::Tensor walkable(const torch::stable::Tensor& x,
   const bool interleaved = is_interleaved(like);
   const bool unit = x.stride(interleaved ? 1 : 3) == 1;
   if (unit && (!interleaved || is_interleaved(x))) return x;
-  torch::stable::Tensor copy = empty_output(like, x.size(1), x.size(2), x.size(3), x);
+  torch::stable::Tensor copy = empty_pooled(x, {x.size(0), x.size(1), x.size(2), x.size(3)},
+                                            strides_like(like, x.size(1), x.size(2), x.size(3)));
   torch::stable::copy_(copy, x);
   keep.push_back(copy);
   return copy;

@@ -2,17 +2,10 @@
 // instruction set.
 #pragma once
 
-#include <stdint.h>
-
 #include "cpu/dtype.h"
+#include "cpu/feature.h"
 
 namespace lmwp {
-
-// A feature [batch, channels, rows, columns] of dense planes; strides count elements.
-struct AttentionFeature {
-  void* data;
-  int64_t image, channel;
-};
 
 struct AttentionProblem {
   Dtype dtype;
@@ -20,9 +13,9 @@ struct AttentionProblem {
   int64_t batch, channels, rows, columns;
   int64_t hidden;  // between the layers of the channel gate; 0 for no channel gate
   int64_t size;    // of the kernel, 3, 5 or 7; 0 for no spatial gate
-  AttentionFeature x;
-  AttentionFeature grad;              // of out; backward only
-  AttentionFeature out;               // backward the gradient of x, null if it is not wanted
+  ImageFeature x;
+  ImageFeature grad;                  // of out; backward only
+  ImageFeature out;                   // backward the gradient of x, null if it is not wanted
   const float *reduce, *reduce_bias;  // [hidden, channels], [hidden] or null
   const float *expand, *expand_bias;  // [channels, hidden], [channels] or null
   const float* kernel;                // [pools, size, size]
@@ -37,7 +30,8 @@ struct AttentionStep {
               int64_t end);
 };
 
-// An image is computed by `whole`, or by all `steps` in turn, with the same bits.
+// Of planes, or forward of pixels, too. An image is computed by `whole`, or by all `steps` in turn,
+// with the same bits.
 struct AttentionPasses {
   int64_t (*scratch_floats)(const AttentionProblem& problem);
   void (*whole)(const AttentionProblem& problem, int64_t image, float* scratch);

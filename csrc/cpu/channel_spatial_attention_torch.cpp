@@ -3,7 +3,7 @@
 #include <tuple>
 
 #include "cpu/channel_spatial_attention.h"
-#include "cpu/torch_arguments.h"
+#include "cpu/feature_torch.h"
 
 namespace lmwp {
 namespace {
@@ -43,18 +43,6 @@ Tensor planar(const Tensor& x) {
   const bool dense = !is_interleaved(x) && (x.size(3) == 1 || x.stride(3) == 1) &&
                      (x.size(2) == 1 || x.stride(2) == x.size(3));
   return dense ? x : torch::stable::contiguous(x);
-}
-
-// `found` in the layout of x.
-Tensor with_layout_of(const Tensor& x, const Tensor& found) {
-  if (!is_interleaved(x)) return found;
-  Tensor copy = empty_output(x, x.size(1), x.size(2), x.size(3));
-  torch::stable::copy_(copy, found);
-  return copy;
-}
-
-AttentionFeature feature(const Tensor& x) {
-  return {const_cast<void*>(x.const_data_ptr()), x.stride(0), x.stride(1)};
 }
 
 // Zero padded, a sum of convolutions is one by the sum of kernels around the same centre.
@@ -119,12 +107,12 @@ Tensor forward(const Tensor& x, const Tensors& reduce, const Tensors& expand,
   AttentionProblem p = problem_of(x, reduce, expand, spatial, mean, max, keep);
   const std::vector<float> kernel = joined(spatial, mean + max, p.size, x);
   p.kernel = kernel.data();
-  const Tensor dense = planar(x);
+  const Tensor dense = regular(x);
   const Tensor out = empty_output(dense, p.channels, p.rows, p.columns);
-  p.x = feature(dense);
-  p.out = feature(out);
+  p.x = feature_of(dense);
+  p.out = feature_of(out);
   run(passes[static_cast<int>(p.dtype)], p);
-  return with_layout_of(x, out);
+  return in_layout_of(x, out);
 }
 
 // A gradient in float32, as a tensor like its parameter.
@@ -171,12 +159,12 @@ Kinds backward(const Tensor& grad, const Tensor& x, const Tensors& reduce, const
   const std::vector<float> kernel = joined(spatial, pools, p.size, x);
   const Tensor dense = planar(x), dense_grad = planar(grad);
   p.kernel = kernel.data();
-  p.x = feature(dense);
-  p.grad = feature(dense_grad);
+  p.x = feature_of(dense);
+  p.grad = feature_of(dense_grad);
   Tensors grad_x;
   if (wanted[0]) {
     grad_x.push_back(empty_output(dense, p.channels, p.rows, p.columns));
-    p.out = feature(grad_x[0]);
+    p.out = feature_of(grad_x[0]);
   }
   std::vector<float> records(p.batch * passes.record_floats(p));
   std::vector<float> grad_reduce(p.hidden * p.channels), grad_reduce_bias(p.hidden);
@@ -191,7 +179,7 @@ Kinds backward(const Tensor& grad, const Tensor& x, const Tensors& reduce, const
   run(passes.images, p);
   passes.combine(p);
   Kinds kinds;
-  if (wanted[0]) std::get<0>(kinds) = {with_layout_of(x, grad_x[0])};
+  if (wanted[0]) std::get<0>(kinds) = {in_layout_of(x, grad_x[0])};
   if (wanted[1]) std::get<1>(kinds) = gradients_of(reduce, grad_reduce, grad_reduce_bias);
   if (wanted[2]) std::get<2>(kinds) = gradients_of(expand, grad_expand, grad_expand_bias);
   if (wanted[3]) std::get<3>(kinds) = split(spatial, grad_kernel, pools, p.size);

@@ -46,10 +46,11 @@ struct DepthwiseWeightKernel {
   void (*reduce)(const DepthwiseProblem& problem, const float* partials, float* const* gradients);
 };
 
-#define LMWP_DECLARE_DEPTHWISE(isa)                       \
-  namespace isa {                                         \
-  DepthwiseKernel depthwise_scales_kernel();              \
-  DepthwiseWeightKernel depthwise_scales_weight_kernel(); \
+#define LMWP_DECLARE_DEPTHWISE(isa)                                                       \
+  namespace isa {                                                                         \
+  DepthwiseKernel depthwise_scales_kernel();                                              \
+  DepthwiseKernel depthwise_pixels_kernel(); /* of features with channels side by side */ \
+  DepthwiseWeightKernel depthwise_scales_weight_kernel();                                 \
   }
 LMWP_DECLARE_DEPTHWISE(generic)
 LMWP_DECLARE_DEPTHWISE(sse42)

@@ -44,8 +44,20 @@ void set_maps(DepthwiseBranch& branch, const Tensor& x, const Tensor& y) {
   }
 }
 
+// Whether a vector of channels can be read and written at once.
+bool are_side_by_side(const DepthwiseProblem& problem) {
+  for (int64_t b = 0; b < problem.count; ++b) {
+    const DepthwiseBranch& branch = problem.branches[b];
+    const bool is_wide = branch.channels > 1 && branch.height * branch.width > 1;
+    if (!is_wide || branch.x_stride[1] != 1 || branch.y_stride[1] != 1) return false;
+  }
+  return !problem.spread;
+}
+
 void compute(const DepthwiseProblem& problem) {
-  static const DepthwiseKernel kernel = LMWP_BEST_KERNEL(depthwise_scales_kernel);
+  static const DepthwiseKernel of_planes = LMWP_BEST_KERNEL(depthwise_scales_kernel);
+  static const DepthwiseKernel of_pixels = LMWP_BEST_KERNEL(depthwise_pixels_kernel);
+  const DepthwiseKernel& kernel = are_side_by_side(problem) ? of_pixels : of_planes;
   in_parallel(kernel, problem, [&](int64_t begin, int64_t end, float* scratch) {
     kernel.run(problem, begin, end, scratch);
   });

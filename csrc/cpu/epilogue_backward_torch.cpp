@@ -35,7 +35,8 @@ EpilogueGradients epilogue_backward(const char* op, const Tensors& grads, const 
     set_sizes(p, like, dtype_of(op, grad));
     const bool in_place = !sums.empty() && p.dtype == Dtype::float32;
     found.sums.push_back(in_place ? sums[b]
-                                  : empty_output(like, channels, p.rows, p.columns, grad));
+                                  : empty_pooled(grad, {p.batch, channels, p.rows, p.columns},
+                                                 strides_like(like, channels, p.rows, p.columns)));
     if (!sums.empty()) p.z = feature(sums[b]);
     p.grad = feature(walkable(grad, like, keep));
     p.out = feature(found.sums[b]);

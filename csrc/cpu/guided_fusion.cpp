@@ -7,6 +7,7 @@
 // the last layer.
 #include "cpu/guided_fusion.h"
 
+#include "cpu/feature_pixels.h"
 #include "cpu/image_steps.h"
 #include "cpu/pixel_maps.h"
 #include "cpu/sigmoid.h"
@@ -102,12 +103,19 @@ struct Image {
   int64_t floats;
 };
 
-// The guides of a few pixels of planes.
+// The guides of a few pixels.
 void find_guides(const Problem& p, const PixelSource& source, int64_t pixels, float* to) {
+  const Vec bias = broadcast<Vec>(p.guide_bias[0]);
   for_vectors<1>(pixels, [&]<int vectors, Part part>(int64_t i, int64_t lanes) {
-    Vec sum = broadcast<Vec>(p.guide_bias[0]);
-    for (int64_t c = 0; c < p.decoder.in; ++c) {
-      sum += p.guide[c] * get<part>(source.first + c * source.stride + i, lanes);
+    Vec sum = bias;
+    if (source.planar) {
+      for (int64_t c = 0; c < p.decoder.in; ++c) {
+        sum += p.guide[c] * get<part>(source.first + c * source.stride + i, lanes);
+      }
+    } else {
+      const int64_t count = min(kLanes, pixels - i);
+      sum +=
+          products(source.first + i * source.stride, source.stride, count, p.decoder.in, p.guide);
     }
     put<part>(sigmoid(sum), to + i, lanes);
   });
@@ -123,10 +131,9 @@ void decode(const Problem& p, int64_t n, float* shared, float* own, int64_t firs
   for (int64_t part = first; part < last; ++part) {
     const int64_t begin = part * kDecodedPixels;
     const int64_t pixels = min(kDecodedPixels, low_pixels(p) - begin);
-    const PixelSource source = from_planes(plane<T>(p.from_decoder, n) + begin,
-                                           p.from_decoder.channel, p.decoder.in, pixels, own);
-    apply<true>(p.decoder, packed.decoder, source, pixels,
-                {image.decoded + begin * channels(p), pixels, channels(p), 0});
+    const PixelSource source = pixels_of<T>(p.from_decoder, n, begin, p.decoder.in, pixels, own);
+    apply(p.decoder, packed.decoder, source, pixels,
+          {image.decoded + begin * channels(p), pixels, channels(p), 0});
     find_guides(p, source, pixels, image.guide + begin);
   }
 }
@@ -199,10 +206,9 @@ void join(const Problem& p, int64_t n, float* shared, float* own, int64_t first,
     const int64_t begin = band * band_rows(p), end = min(p.rows, begin + band_rows(p));
     const int64_t pixels = (end - begin) * p.columns;
     const PixelSource source =
-        from_planes(plane<T>(p.from_encoder, n) + begin * p.columns, p.from_encoder.channel,
-                    p.encoder.in, pixels, own + rows.floats);
+        pixels_of<T>(p.from_encoder, n, begin * p.columns, p.encoder.in, pixels, own + rows.floats);
     image.map.clear_borders(begin, end);
-    apply<true>(p.encoder, packed.encoder, source, pixels, image.map.target(begin));
+    apply(p.encoder, packed.encoder, source, pixels, image.map.target(begin));
     for (int64_t r = begin; r < end; ++r) guide_row(p, image, rows, r);
   }
 }
@@ -221,11 +227,15 @@ void fuse(const Problem& p, int64_t n, float* shared, float* own, int64_t first,
       depthwise_rows(image.map, begin, end, image.branches, p.branches, channel,
                      load<Vec>(packed.shift + channel), rows.sums + channel, image.map.pixel());
     }
-    apply<false>(p.fuse, packed.fuse, {rows.sums, image.map.pixel()}, pixels,
-                 {rows.fused, pixels, out, 0});
-    T* const to = const_cast<T*>(plane<T>(p.out, n)) + begin * p.columns;
-    to_planes(rows.fused, pixels, p.fuse.out, to, p.out.channel,
-              []<Part>(int64_t, int64_t, int64_t, Vec v) { return v; });
+    apply(p.fuse, packed.fuse, {rows.sums, image.map.pixel(), false}, pixels,
+          {rows.fused, pixels, out, 0});
+    T* const to = first_of<T>(p.out, n, begin * p.columns);
+    const auto as_it_is = []<Part>(int64_t, int64_t, int64_t, Vec v) { return v; };
+    if (p.out.pixel) {
+      to_pixels(rows.fused, pixels, p.fuse.out, to, p.out.pixel, as_it_is);
+    } else {
+      to_planes(rows.fused, pixels, p.fuse.out, to, p.out.channel, as_it_is);
+    }
   }
 }
 

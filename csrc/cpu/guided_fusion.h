@@ -20,7 +20,7 @@ struct GuidedFusionProblem {
   int64_t branches;
   const int64_t* dilations;
   const float *weights, *scale, *shift;
-  PlanarFeature from_encoder, from_decoder, out;
+  ImageFeature from_encoder, from_decoder, out;
   const float* packed;  // what `pack` made of the parameters
   int64_t threads;      // how finely to cut; results do not depend on it
 };

@@ -56,11 +56,11 @@ Tensor guided_fusion(const Tensors& xs, const Tensor& gate, const Tensors& encod
   p.scale = parameter(kOp, depthwise[1], {p.branches, c}, encoder, keep);
   p.shift = parameter(kOp, depthwise[2], {p.branches, c}, encoder, keep);
   p.threads = static_cast<int64_t>(torch::stable::get_num_threads());
-  const Tensor fine = with_dense_planes(encoder), coarse = with_dense_planes(decoder);
+  const Tensor fine = regular(encoder), coarse = regular(decoder);
   const Tensor out = empty_output(fine, p.fuse.out, p.rows, p.columns);
-  p.from_encoder = planes_of(fine);
-  p.from_decoder = planes_of(coarse);
-  p.out = planes_of(out);
+  p.from_encoder = feature_of(fine);
+  p.from_decoder = feature_of(coarse);
+  p.out = feature_of(out);
   run_images(kernels[static_cast<int>(p.dtype)], p);
   return in_layout_of(encoder, out);
 }

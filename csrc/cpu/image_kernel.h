@@ -1,15 +1,9 @@
 // Kernels that compute an image in steps, as their callers see them.
 #pragma once
 
-#include <stdint.h>
+#include "cpu/feature.h"
 
 namespace lmwp {
-
-// A feature [batch, channels, rows, columns] of dense planes; strides count elements.
-struct PlanarFeature {
-  void* data;
-  int64_t image, channel;
-};
 
 // The items of a step are independent, whatever the ranges they are computed in.
 template <typename Problem>

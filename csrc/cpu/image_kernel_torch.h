@@ -1,9 +1,9 @@
 // What the torch ops whose kernels compute an image in steps share.
 #pragma once
 
+#include "cpu/feature_torch.h"
 #include "cpu/image_kernel.h"
 #include "cpu/pointwise_layer.h"
-#include "cpu/torch_arguments.h"
 
 namespace lmwp {
 
@@ -53,26 +53,6 @@ void run_images(const ImageKernel<Problem>& kernel, Problem& p) {
       });
     }
   }
-}
-
-// x itself where its planes are dense, else a contiguous copy.
-inline torch::stable::Tensor with_dense_planes(const torch::stable::Tensor& x) {
-  const bool dense = !is_interleaved(x) && (x.size(3) == 1 || x.stride(3) == 1) &&
-                     (x.size(2) == 1 || x.stride(2) == x.size(3));
-  return dense ? x : torch::stable::contiguous(x);
-}
-
-inline PlanarFeature planes_of(const torch::stable::Tensor& x) {
-  return {const_cast<void*>(x.const_data_ptr()), x.stride(0), x.stride(1)};
-}
-
-// `found` in the layout of x.
-inline torch::stable::Tensor in_layout_of(const torch::stable::Tensor& x,
-                                          const torch::stable::Tensor& found) {
-  if (!is_interleaved(x)) return found;
-  torch::stable::Tensor copy = empty_output(x, found.size(1), found.size(2), found.size(3));
-  torch::stable::copy_(copy, found);
-  return copy;
 }
 
 // A list of a layer's weight [out, in, 1, 1], scale, shift and, where it has one, slope.

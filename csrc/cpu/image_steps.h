@@ -8,11 +8,6 @@
 
 namespace lmwp::LMWP_ISA {
 
-template <typename T>
-static inline const T* plane(const PlanarFeature& feature, int64_t image) {
-  return static_cast<const T*>(feature.data) + image * feature.image;
-}
-
 template <typename Problem>
 static inline int64_t one_item(const Problem&) {
   return 1;

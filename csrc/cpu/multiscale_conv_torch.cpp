@@ -3,6 +3,9 @@
 
 #include <algorithm>
 
+#include "cpu/feature_torch.h"
+#include "cpu/pointwise_pixels.h"
+
 namespace lmwp {
 namespace {
 
@@ -105,6 +108,45 @@ class Call {
   std::vector<ConvOutput> outputs_;
 };
 
+// Whether it is a 1 x 1 convolution of a branch of pixels to one of the same scale.
+bool is_pointwise(const Tensors& xs, const Tensor& weight, const Counts& in_channels,
+                  const Counts& out_channels, bool entry_pool) {
+  const std::size_t scales = std::min(in_channels.size(), out_channels.size());
+  for (std::size_t i = 0; i < scales; ++i) {
+    if (in_channels[i] != 0 && out_channels[i] == weight.size(0)) {
+      return xs.size() == 1 && weight.size(3) == 1 && !entry_pool && is_interleaved(xs[0]) &&
+             xs[0].size(1) == weight.size(1) && is_regular(xs[0]);
+    }
+  }
+  return false;
+}
+
+Tensors pointwise(const char* op, const Tensor& x, const Tensor& weight, const Tensors& scale,
+                  const Tensors& shift, const Tensors& slope) {
+  static const PointwiseKernel kernel = LMWP_BEST_KERNEL(pointwise_pixels_kernel);
+  const int64_t in = x.size(1), out = weight.size(0);
+  Tensors keep;
+  const PointwiseLayer layer{in,
+                             out,
+                             parameter(op, weight, {out, in, 1, 1}, x, keep),
+                             parameter(op, scale, 0, {out}, x, keep),
+                             parameter(op, shift, 0, {out}, x, keep),
+                             parameter(op, slope, 0, {out}, x, keep)};
+  const Tensor y = empty_output(x, out, x.size(2), x.size(3));
+  const ImageFeature to{y.mutable_data_ptr(), y.stride(0), 1, out};
+  const PointwiseProblem p{dtype_of(op, x), x.size(0),     x.size(2) * x.size(3),
+                           layer,           feature_of(x), to};
+  const int64_t tasks = kernel.task_count(p), scratch_floats = kernel.scratch_floats(p);
+  if (tasks == 0) return {y};
+  std::vector<float> packed(kernel.packed_floats(layer));
+  kernel.pack(layer, packed.data());
+  const int64_t grain = kGrainMultiplications * tasks / (p.batch * p.pixels * in * out) + 1;
+  torch::stable::parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
+    kernel.run(p, packed.data(), begin, end, thread_scratch(scratch_floats));
+  });
+  return {y};
+}
+
 Tensors il_block(const Tensors& xs, const Tensor& weight, const Tensors& depthwise,
                  const Tensors& scale, const Tensors& shift, const Tensors& slope,
                  const Counts& in_channels, const Counts& out_channels, bool entry_pool) {
@@ -123,6 +165,9 @@ Tensors goctconv2d(const Tensors& xs, const Tensor& weight, const Tensors& scale
                    bool bilinear_down) {
   Call call("goctconv2d_cpp", xs, weight, in_channels, out_channels, entry_pool);
   call.check_epilogues(scale, shift, slope, 1);
+  if (is_pointwise(xs, weight, in_channels, out_channels, entry_pool)) {
+    return pointwise("goctconv2d_cpp", xs[0], weight, scale, shift, slope);
+  }
   call.add_outputs(scale, shift, slope, cross_scale, bilinear_down);
   return call.run();
 }

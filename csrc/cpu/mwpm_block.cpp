@@ -8,6 +8,7 @@
 // a vector has a share of is left out.
 #include "cpu/mwpm_block.h"
 
+#include "cpu/feature_pixels.h"
 #include "cpu/image_steps.h"
 #include "cpu/pixel_maps.h"
 #include "cpu/sigmoid.h"
@@ -185,10 +186,9 @@ void expand(const Problem& p, int64_t n, float* shared, float* own, int64_t firs
   for (int64_t band = first; band < last; ++band) {
     const int64_t begin = band * expanded_rows(p), end = min(p.rows, begin + expanded_rows(p));
     const int64_t pixels = (end - begin) * p.columns;
-    const PixelSource source =
-        from_planes(plane<T>(p.x, n) + begin * p.columns, p.x.channel, p.expand.in, pixels, own);
+    const PixelSource source = pixels_of<T>(p.x, n, begin * p.columns, p.expand.in, pixels, own);
     image.maps[0].clear_borders(begin, end);
-    apply<true>(p.expand, p.packed, source, pixels, image.maps[0].target(begin));
+    apply(p.expand, p.packed, source, pixels, image.maps[0].target(begin));
     sum_rows(image.maps[0], begin, end, image.sums + band * channels(p));
     for (int64_t octave = 1; octave <= image.highest; ++octave) {
       const int64_t from = begin >> octave, to = extent(end, octave);
@@ -196,21 +196,6 @@ void expand(const Problem& p, int64_t n, float* shared, float* own, int64_t firs
       for (int64_t r = from; r < to; ++r) pool_row(p, image, octave, r);
     }
   }
-}
-
-// The products of a few rows of a matrix [rows, columns] with a vector, zero beyond its end.
-Vec products(const float* matrix, int64_t rows, int64_t columns, const float* vector) {
-  Vec sums[kLanes] = {};
-  for (int64_t k = 0; k < columns; k += kLanes) {
-    const Vec v = load<Vec>(vector + k);
-    for (int64_t i = 0; i < rows; ++i)
-      sums[i] += load_first(matrix + i * columns + k, columns - k) * v;
-  }
-  transpose(sums);
-  for (int step = 1; step < kLanes; step *= 2) {
-    for (int i = 0; i < kLanes; i += 2 * step) sums[i] += sums[i + step];
-  }
-  return sums[0];
 }
 
 // The values between the gate's layers; and how the columns of every octave are resized.
@@ -227,8 +212,9 @@ void find_hidden(const Problem& p, int64_t, float* shared, float*, int64_t, int6
   const PruningGate& gate = p.gate;
   for (int64_t j = 0; j < gate.hidden; j += kLanes) {
     const int64_t rows = min(kLanes, gate.hidden - j);
-    const Vec z = products(gate.reduce + j * p.expand.out, rows, p.expand.out, image.means) +
-                  load_first(gate.reduce_bias + j, rows);
+    const Vec z =
+        products(gate.reduce + j * p.expand.out, p.expand.out, rows, p.expand.out, image.means) +
+        load_first(gate.reduce_bias + j, rows);
     store(image.hidden + j, z < 0.0f ? load_first(gate.slope + j, rows) * z : z);
   }
   for (int64_t octave = 1; octave <= image.highest; ++octave) {
@@ -243,9 +229,9 @@ void find_shares(const Problem& p, const Image& image, int64_t channel) {
   Vec largest = broadcast<Vec>(-__builtin_inff()), total{};
   for (int64_t k = 0; k < p.branches; ++k) {
     const int64_t first = k * p.expand.out + channel;
-    const Vec logits =
-        products(p.gate.expand + first * p.gate.hidden, rows, p.gate.hidden, image.hidden) +
-        load_first(p.gate.expand_bias + first, rows);
+    const Vec logits = products(p.gate.expand + first * p.gate.hidden, p.gate.hidden, rows,
+                                p.gate.hidden, image.hidden) +
+                       load_first(p.gate.expand_bias + first, rows);
     store(image.shares + k * m + channel, logits);
     largest = larger(largest, logits);
   }
@@ -356,6 +342,26 @@ void mix_branches(const Problem& p, const Image& image, const Band& band, int64_
     add_octaves(p, image, band, r, band.sums + (r - begin) * p.columns * spaced_pixel(m));
 }
 
+// What is projected, and x, as pixels of the output.
+template <typename T>
+void add_to_x(const Problem& p, int64_t n, int64_t first, int64_t pixels, const float* projected) {
+  const T* const x = first_of<const T>(p.x, n, first);
+  T* const to = first_of<T>(p.out, n, first);
+  if (p.out.pixel) {
+    to_pixels(projected, pixels, p.project.out, to, p.out.pixel,
+              [&]<Part part>(int64_t c, int64_t pixel, int64_t lanes, Vec v) {
+                v += get<part>(x + pixel * p.x.pixel + c, lanes);
+                return v < 0.0f ? get<part>(p.project.slope + c, lanes) * v : v;
+              });
+    return;
+  }
+  to_planes(projected, pixels, p.project.out, to, p.out.channel,
+            [&]<Part part>(int64_t c, int64_t pixel, int64_t lanes, Vec v) {
+              v += get<part>(x + c * p.x.channel + pixel, lanes);
+              return v < 0.0f ? p.project.slope[c] * v : v;
+            });
+}
+
 // Rows of the sum of the branches, projected and added to x.
 template <typename T>
 void project(const Problem& p, int64_t n, float* shared, float* own, int64_t first, int64_t last) {
@@ -367,15 +373,9 @@ void project(const Problem& p, int64_t n, float* shared, float* own, int64_t fir
     const int64_t pixels = (end - begin) * p.columns;
     mix_branches(p, image, band, begin, end);
     const int64_t out = padded(p.project.out);
-    apply<false>(p.project, packed, {band.sums, spaced_pixel(channels(p))}, pixels,
-                 {band.projected, pixels, out, 0});
-    const T* const x = plane<T>(p.x, n) + begin * p.columns;
-    T* const to = const_cast<T*>(plane<T>(p.out, n)) + begin * p.columns;
-    to_planes(band.projected, pixels, p.project.out, to, p.out.channel,
-              [&]<Part part>(int64_t c, int64_t pixel, int64_t lanes, Vec v) {
-                v += get<part>(x + c * p.x.channel + pixel, lanes);
-                return v < 0.0f ? p.project.slope[c] * v : v;
-              });
+    apply(p.project, packed, {band.sums, spaced_pixel(channels(p)), false}, pixels,
+          {band.projected, pixels, out, 0});
+    add_to_x<T>(p, n, begin * p.columns, pixels, band.projected);
   }
 }
 

@@ -25,7 +25,7 @@ struct MwpmProblem {
   int64_t branches;
   const int64_t *octaves, *dilations;
   const float *weights, *scale, *shift;
-  PlanarFeature x, out;
+  ImageFeature x, out;
   const float* packed;  // what `pack` made of the layers
   int64_t threads;      // how finely to cut; results do not depend on it
 };

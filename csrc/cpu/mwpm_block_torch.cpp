@@ -52,10 +52,10 @@ Tensor mwpm_block(const Tensor& x, const Tensors& expand, const Tensors& gate,
   p.scale = parameter(kOp, depthwise[1], {p.branches, m}, x, keep);
   p.shift = parameter(kOp, depthwise[2], {p.branches, m}, x, keep);
   p.threads = static_cast<int64_t>(torch::stable::get_num_threads());
-  const Tensor dense = with_dense_planes(x);
+  const Tensor dense = regular(x);
   const Tensor out = empty_output(dense, c, p.rows, p.columns);
-  p.x = planes_of(dense);
-  p.out = planes_of(out);
+  p.x = feature_of(dense);
+  p.out = feature_of(out);
   run_images(kernels[static_cast<int>(p.dtype)], p);
   return in_layout_of(x, out);
 }

@@ -5,7 +5,6 @@
 // namespace of that set.
 #pragma once
 
-#include "cpu/flat_vectors.h"
 #include "cpu/pointwise_layer.h"
 #include "cpu/rows.h"
 #include "cpu/transpose.h"
@@ -32,6 +31,28 @@ static inline void load_square(const float* from, int64_t pitch, int64_t rows, i
   }
 }
 
+// The products of a few rows of a matrix, `pitch` apart, with a vector of `columns` elements.
+static inline Vec products(const float* matrix, int64_t pitch, int64_t rows, int64_t columns,
+                           const float* vector) {
+  Vec sums[kLanes] = {};
+  for (int64_t k = 0; k < columns; k += kLanes) {
+    const Vec v = load_first(vector + k, columns - k);
+    for (int64_t i = 0; i < rows; ++i) {
+      sums[i] += load_first(matrix + i * pitch + k, columns - k) * v;
+    }
+  }
+  transpose(sums);
+  for (int step = 1; step < kLanes; step *= 2) {
+    for (int i = 0; i < kLanes; i += 2 * step) sums[i] += sums[i + step];
+  }
+  return sums[0];
+}
+
+// Values of a few output channels of a layer, `missing` where it has none.
+static inline Vec of_channels(const float* values, int64_t first, int64_t count, float missing) {
+  return values ? load_first(values + first, count) : broadcast<Vec>(missing);
+}
+
 // A layer as tiles read it: weights times scale as [panel, input, channel of the panel], then the
 // shifts and the slopes.
 static inline int64_t packed_floats(const PointwiseLayer& layer) {
@@ -44,16 +65,15 @@ static inline void pack(const PointwiseLayer& layer, float* packed) {
     const int64_t panel = c / kPanelChannels * kPanelChannels, rows = min(kLanes, layer.out - c);
     const int64_t width = min(kPanelChannels, out - panel);
     float* const to = packed + panel * in + c - panel;
-    const Vec scale = load_first(layer.scale + c, rows);
+    const Vec scale = of_channels(layer.scale, c, rows, 1);
     for (int64_t k = 0; k < in; k += kLanes) {
       Vec v[kLanes];
       load_square(layer.weight + c * in + k, in, rows, in - k, v);
       transpose(v);
       for (int64_t i = 0; i < min(kLanes, in - k); ++i) store(to + (k + i) * width, v[i] * scale);
     }
-    store(packed + in * out + c, load_first(layer.shift + c, rows));
-    store(packed + (in + 1) * out + c,
-          layer.slope ? load_first(layer.slope + c, rows) : broadcast<Vec>(1.0f));
+    store(packed + in * out + c, of_channels(layer.shift, c, rows, 0));
+    store(packed + (in + 1) * out + c, of_channels(layer.slope, c, rows, 1));
   }
 }
 
@@ -62,6 +82,7 @@ static inline void pack(const PointwiseLayer& layer, float* packed) {
 struct PixelSource {
   const float* first;
   int64_t stride;
+  bool planar;
 };
 
 // Where pixels go, in rows.
@@ -119,8 +140,8 @@ static PointwiseTile pointwise_tile_of(int64_t pixels) {
 
 // The layer on `pixels` from the first of the source to the first of the target.
 template <bool planar>
-static inline void apply(const PointwiseLayer& layer, const float* packed,
-                         const PixelSource& source, int64_t pixels, const PixelTarget& target) {
+static void apply_as(const PointwiseLayer& layer, const float* packed, const PixelSource& source,
+                     int64_t pixels, const PixelTarget& target) {
   const int64_t out = padded(layer.out);
   const float* const shifts = packed + layer.in * out;
   const int64_t tiles = ceil_div(pixels, kTilePixels);
@@ -151,47 +172,9 @@ static inline void apply(const PointwiseLayer& layer, const float* packed,
   }
 }
 
-// Writes dense pixels [pixels, padded(channels)] as planes, a stretch of a few planes at a time.
-// `finish(channel, pixel, part, lanes, v)` is what becomes of a vector of pixels of a channel.
-template <typename T, typename Finish>
-static inline void to_planes(const float* from, int64_t pixels, int64_t channels, T* to,
-                             int64_t plane, Finish finish) {
-  constexpr int64_t kStretch = 16 * kLanes;
-  const int64_t pitch = padded(channels);
-  float stretch[kLanes * kStretch];
-  for (int64_t c = 0; c < channels; c += kLanes) {
-    for (int64_t first = 0; first < pixels; first += kStretch) {
-      const int64_t count = min(kStretch, pixels - first);
-      for (int64_t i = 0; i < count; i += kLanes) {
-        Vec v[kLanes];
-        load_square(from + (first + i) * pitch + c, pitch, count - i, kLanes, v);
-        transpose(v);
-#pragma GCC unroll 16
-        for (int k = 0; k < kLanes; ++k) store(stretch + k * kStretch + i, v[k]);
-      }
-      for (int64_t k = 0; k < min(kLanes, channels - c); ++k) {
-        T* const row = to + (c + k) * plane + first;
-        for_vectors<1>(count, [&]<int vectors, Part part>(int64_t i, int64_t lanes) {
-          const Vec v = load<Vec>(stretch + k * kStretch + i);
-          put<part>(finish.template operator()<part>(c + k, first + i, lanes, v), row + i, lanes);
-        });
-      }
-    }
-  }
-}
-
-// Pixels of planes as float32: where they are, or copied to `room` for [channels, pixels] floats.
-template <typename T>
-static inline PixelSource from_planes(const T* x, int64_t plane, int64_t channels, int64_t pixels,
-                                      float* room) {
-  if constexpr (is_float32(static_cast<const T*>(nullptr))) return {x, plane};
-  for (int64_t c = 0; c < channels; ++c) {
-    for_vectors<1>(pixels, [&]<int vectors, Part part>(int64_t i, int64_t lanes) {
-      const Vec v = get<part>(x + c * plane + i, lanes);
-      put<part>(v, room + c * pixels + i, lanes);
-    });
-  }
-  return {room, pixels};
+static inline void apply(const PointwiseLayer& layer, const float* packed,
+                         const PixelSource& source, int64_t pixels, const PixelTarget& target) {
+  (source.planar ? apply_as<true> : apply_as<false>)(layer, packed, source, pixels, target);
 }
 
 }  // namespace lmwp::LMWP_ISA

@@ -5,11 +5,12 @@
 
 namespace lmwp {
 
-// out = PReLU(scale * (weight in) + shift), weight [out, in] and the others per output channel.
+// out = PReLU(scale * (weight in) + shift), weight [out, in] and the others per output channel,
+// null where absent.
 struct PointwiseLayer {
   int64_t in, out;
-  const float *weight, *scale, *shift;
-  const float* slope;  // null where there is no activation
+  const float* weight;
+  const float *scale, *shift, *slope;
 };
 
 }  // namespace lmwp

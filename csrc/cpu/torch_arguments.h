@@ -22,24 +22,23 @@ namespace lmwp {
 
 constexpr int64_t kPooledBytes = 1 << 16;  // below, the C library does not go to the system
 
-// An uninitialised [n, c, h, w] with the layout of x = [n, ...] and the dtype of `typed`, in pooled
-// memory where it is large.
-inline torch::stable::Tensor empty_output(const torch::stable::Tensor& x, int64_t c, int64_t h,
-                                          int64_t w, const torch::stable::Tensor& typed) {
-  const std::array<int64_t, 4> sizes{x.size(0), c, h, w};
-  const std::array<int64_t, 4> strides = strides_like(x, c, h, w);
-  const std::size_t bytes = typed.element_size() * sizes[0] * c * h * w;
+// An uninitialised dense tensor with dtype and device of x, in pooled memory where it is large.
+inline torch::stable::Tensor empty_pooled(const torch::stable::Tensor& x,
+                                          const std::array<int64_t, 4>& sizes,
+                                          const std::array<int64_t, 4>& strides) {
+  const std::size_t bytes = x.element_size() * sizes[0] * sizes[1] * sizes[2] * sizes[3];
   if (bytes < kPooledBytes) {
-    return empty_strided(4, sizes.data(), strides.data(), dtype_code(typed), x);
+    return empty_strided(4, sizes.data(), strides.data(), dtype_code(x), x);
   }
   void* const memory = take_memory(bytes);
-  return torch::stable::from_blob(memory, sizes, strides, x.device(), typed.scalar_type(),
+  return torch::stable::from_blob(memory, sizes, strides, x.device(), x.scalar_type(),
                                   [bytes](void* data) { give_memory(data, bytes); });
 }
 
+// The same [n, c, h, w] with the layout of x.
 inline torch::stable::Tensor empty_output(const torch::stable::Tensor& x, int64_t c, int64_t h,
                                           int64_t w) {
-  return empty_output(x, c, h, w, x);
+  return empty_pooled(x, {x.size(0), c, h, w}, strides_like(x, c, h, w));
 }
 
 inline Dtype dtype_of(const char* op, const torch::stable::Tensor& x) {

@@ -29,6 +29,7 @@ SMALL = {
     "multiscale_norm_mix": "odd 7x13x13",
     "mwpm_block": "odd 7x13x13",
     "guided_fusion": "odd 7x13x13",
+    "stem_conv2d": "odd 5x13x13",
     "sparse_conv2d": "odd 13x7x7 unstructured 20%",
 }
 EVERY_SHAPE = [(name, shape) for name, spec in OPS.items() for shape in spec.shapes]

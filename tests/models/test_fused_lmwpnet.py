@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import lmwp_ops
 from lmwp_bench.networks import bench_network, make_network
-from lmwp_models import optimize_for_inference
+from lmwp_models import fused_lmwpnet, optimize_for_inference
 from lmwp_models.lmwpnet import LMWPNet
 from lmwp_models.lmwpnet_config import LMWPNetConfig
 from lmwp_models.mwpm import MWPM
@@ -52,6 +52,23 @@ def test_logits_are_those_of_the_network(batch: int, size: tuple[int, int]) -> N
     with torch.no_grad():
         model(images)
     assert max(share.zeros for share in model.pruning_shares().values()) > 0.1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_layer_by_layer_as_on_a_gpu(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network()
+    images = torch.randn(2, 3, 70, 33)
+    with torch.no_grad():
+        expected = copy.deepcopy(model).double()(images.double())
+        plain = copy.deepcopy(model).to(dtype)(images.to(dtype))
+    fused = optimize_for_inference(model).to(dtype)
+    monkeypatch.setattr(fused_lmwpnet, "on_cpu", lambda x: False)
+    monkeypatch.setattr(lmwp_ops, "mwpm_block", None)
+    monkeypatch.setattr(lmwp_ops, "guided_fusion", None)
+    logits = fused(images.to(dtype))
+    assert logits.dtype == dtype
+    error, of_plain = ((y - expected).abs().mean() for y in (logits, plain))
+    assert error <= 2 * of_plain + 1e-5
 
 
 @pytest.mark.parametrize("size", [(336, 336), (211, 160)], ids=str)

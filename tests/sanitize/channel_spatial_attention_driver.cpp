@@ -39,33 +39,40 @@ double coarse() {
 
 size_t size_of(Dtype dtype) { return dtype == Dtype::float32 ? 4 : 2; }
 
-// A feature in a block of its own, of float32 or bfloat16.
+// A feature in a block of its own, of float32 or bfloat16, of planes or of pixels whose channels
+// lie side by side.
 class Feature {
  public:
-  Feature(const Shape& shape, Dtype dtype, int64_t missing)
-      : shape_(shape), dtype_(dtype), data_(new char[(shape.count() - missing) * size_of(dtype)]) {
+  Feature(const Shape& shape, Dtype dtype, int64_t missing, bool side_by_side = false)
+      : shape_(shape),
+        dtype_(dtype),
+        side_by_side_(side_by_side),
+        data_(new char[(shape.count() - missing) * size_of(dtype)]) {
     for (int64_t i = 0; i < shape.count() - missing; ++i) {
       const float value = static_cast<float>(coarse());
       const char* const bytes = reinterpret_cast<const char*>(&value);
       const size_t size = size_of(dtype);
       std::memcpy(data_.get() + size * i, bytes + 4 - size, size);
     }
-    view = {data_.get(), shape.channels * shape.pixels(), shape.pixels()};
+    view = {data_.get(), shape.channels * shape.pixels(), side_by_side ? 1 : shape.pixels(),
+            side_by_side ? shape.channels : 0};
   }
 
   double at(int64_t n, int64_t c, int64_t pixel) const {
     float value = 0;
     const size_t size = size_of(dtype_);
-    const int64_t i = (n * shape_.channels + c) * shape_.pixels() + pixel;
+    const int64_t i = n * shape_.channels * shape_.pixels() +
+                      (side_by_side_ ? pixel * shape_.channels + c : c * shape_.pixels() + pixel);
     std::memcpy(reinterpret_cast<char*>(&value) + 4 - size, data_.get() + size * i, size);
     return value;
   }
 
-  lmwp::AttentionFeature view;
+  lmwp::ImageFeature view;
 
  private:
   const Shape shape_;
   const Dtype dtype_;
+  const bool side_by_side_;
   std::unique_ptr<char[]> data_;
 };
 
@@ -207,6 +214,7 @@ void run(const lmwp::AttentionPasses& passes, const lmwp::AttentionProblem& p, b
 }
 
 bool check(const Shape& s, const Options& o, bool by_steps, bool fault) {
+  const Feature beside(s, o.dtype, fault, true), beside_out(s, o.dtype, 0, true);
   const Feature x(s, o.dtype, fault), grad(s, o.dtype, 0), out(s, o.dtype, 0), dx(s, o.dtype, 0);
   const int64_t taps = o.pools() * o.size * o.size;
   const auto reduce = parameters(o.hidden * s.channels, 0.2), reduce_bias = parameters(o.hidden, 1);
@@ -238,6 +246,11 @@ bool check(const Shape& s, const Options& o, bool by_steps, bool fault) {
   const int dtype = static_cast<int>(o.dtype);
   run(lmwp::LMWP_ISA::channel_spatial_attention_forward()[dtype], p, by_steps);
 
+  lmwp::AttentionProblem of_pixels = p;
+  of_pixels.x = beside.view;
+  of_pixels.out = beside_out.view;
+  run(lmwp::LMWP_ISA::channel_spatial_attention_forward()[dtype], of_pixels, by_steps);
+
   const auto& backward = lmwp::LMWP_ISA::channel_spatial_attention_backward()[dtype];
   std::unique_ptr<float[]> records(new float[s.batch * backward.record_floats(p)]);
   p.grad = grad.view;
@@ -251,7 +264,7 @@ bool check(const Shape& s, const Options& o, bool by_steps, bool fault) {
   run(backward.images, p, by_steps);
   backward.combine(p);
 
-  const Truth truth(s, o, p, x, grad);
+  const Truth truth(s, o, p, x, grad), beside_truth(s, o, p, beside, grad);
   bool right = true;
   const auto expect = [&](const char* what, double got, double expected, double tolerance) {
     if (std::abs(got - expected) <= tolerance * (1 + std::abs(expected))) return;
@@ -266,6 +279,7 @@ bool check(const Shape& s, const Options& o, bool by_steps, bool fault) {
   for (int64_t i = 0; i < s.count(); ++i) {
     const int64_t n = i / s.pixels() / s.channels, c = i / s.pixels() % s.channels;
     expect("out", out.at(n, c, i % s.pixels()), truth.out[i], exact);
+    expect("out of pixels", beside_out.at(n, c, i % s.pixels()), beside_truth.out[i], exact);
     expect("dx", dx.at(n, c, i % s.pixels()), truth.dx[i], 4 * exact);
   }
   const auto expect_all = [&](const char* what, const float* got, const Doubles& expected) {

@@ -240,6 +240,7 @@ bool check(lmwp::DepthwiseKernel kernel, const Shape& shape, const Settings& s, 
 int main(int argc, char** argv) {
   const bool fault = argc > 1 && std::string(argv[1]) == "fault";
   const lmwp::DepthwiseKernel kernel = lmwp::LMWP_ISA::depthwise_scales_kernel();
+  const lmwp::DepthwiseKernel of_pixels = lmwp::LMWP_ISA::depthwise_pixels_kernel();
   const int64_t widths[] = {1, 2, 3, 4, 5, 7, 8, 9, 13, 15, 16, 17, 31, 32, 33, 47, 49};
   const int64_t heights[] = {1, 2, 5, 8, 9, 23};
   const int64_t dilations[] = {1, 2, 3, 16};
@@ -253,6 +254,9 @@ int main(int argc, char** argv) {
           const Settings settings{k,     stride,        dilations[turn % 4],
                                   dtype, turn % 5 == 0, turn % 2 != 0};
           if (!check(kernel, shape, settings, fault)) return 1;
+          const Shape wide{1, 1 + turn % 39, heights[turn % 6], width};
+          const Settings last{k, stride, dilations[turn % 4], dtype, true, true};
+          if (turn % 5 == 0 && !check(of_pixels, wide, last, fault)) return 1;
         }
   // Planes of more than one task, also with dilations that reach past the map.
   for (bool channels_last : {false, true})

@@ -19,6 +19,7 @@ struct Setting {
   std::vector<int64_t> dilations;
   Dtype dtype;
   int64_t threads;
+  bool side_by_side;  // the channels of a pixel
 
   int64_t pixels() const { return rows * columns; }
   int64_t low_pixels() const { return low_rows * low_columns; }
@@ -100,9 +101,10 @@ Values truth(const Setting& s, const Arguments& a, int64_t image) {
 
 bool check(const Setting& s, bool one_by_one, bool fault) {
   const Arguments a(s);
-  const Planes encoder(a.encoder, s.dtype, s.encoder, s.pixels());
-  const Planes decoder(a.decoder, s.dtype, s.decoder, s.low_pixels(), fault);
-  const Planes out(Values(s.batch * s.out * s.pixels()), s.dtype, s.out, s.pixels());
+  const Planes encoder(a.encoder, s.dtype, s.encoder, s.pixels(), 0, s.side_by_side);
+  const Planes decoder(a.decoder, s.dtype, s.decoder, s.low_pixels(), fault, s.side_by_side);
+  const Planes out(Values(s.batch * s.out * s.pixels()), s.dtype, s.out, s.pixels(), 0,
+                   s.side_by_side);
   const Parameter encode(a.encode.weight), encode_scale(a.encode.scale),
       encode_shift(a.encode.shift), decode(a.decode.weight), decode_scale(a.decode.scale),
       decode_shift(a.decode.shift), fuse(a.fuse.weight), fuse_scale(a.fuse.scale),
@@ -170,10 +172,11 @@ int main(int argc, char** argv) {
                       halves ? (columns + 1) / 2 : 1 + turn % 11,
                       kinds[turn % kinds.size()],
                       dtype,
-                      1 + turn % 3};
+                      1 + turn % 3,
+                      turn % 4 < 2};
       if (!check(s, turn % 2, fault)) return 1;
     }
   // More than one band of rows, and more than one part of the decoder feature.
-  const Setting tall{1, 18, 9, 33, 17, 44, 60, 22, 30, kinds[0], Dtype::float32, 4};
+  const Setting tall{1, 18, 9, 33, 17, 44, 60, 22, 30, kinds[0], Dtype::float32, 4, true};
   return check(tall, true, fault) ? 0 : 1;
 }

@@ -18,6 +18,7 @@ struct Setting {
   std::vector<int64_t> octaves, dilations;
   Dtype dtype;
   int64_t threads;
+  bool side_by_side;  // the channels of a pixel
 
   int64_t pixels() const { return rows * columns; }
   int64_t branches() const { return static_cast<int64_t>(octaves.size()); }
@@ -140,8 +141,8 @@ Values truth(const Setting& s, const Arguments& a, int64_t image) {
 
 bool check(const Setting& s, bool one_by_one, bool fault) {
   const Arguments a(s);
-  const Planes x(a.x, s.dtype, s.channels, s.pixels(), fault);
-  const Planes out(Values(a.x.size()), s.dtype, s.channels, s.pixels());
+  const Planes x(a.x, s.dtype, s.channels, s.pixels(), fault, s.side_by_side);
+  const Planes out(Values(a.x.size()), s.dtype, s.channels, s.pixels(), 0, s.side_by_side);
   const Parameter expand(a.expand.weight), expand_scale(a.expand.scale),
       expand_shift(a.expand.shift), expand_slope(a.expand.slope), project(a.project.weight),
       project_scale(a.project.scale), project_shift(a.project.shift),
@@ -196,10 +197,11 @@ int main(int argc, char** argv) {
       const auto& [octaves, dilations] = kinds[turn % kinds.size()];
       const Setting s{1 + turn % 2, 1 + 5 * turn % 37, 1 + 7 * turn % 45, 1 + 3 * turn % 19,
                       1 + turn % 9, columns,           octaves,           dilations,
-                      dtype,        1 + turn % 3};
+                      dtype,        1 + turn % 3,      turn % 4 < 2};
       if (!check(s, turn % 2, fault)) return 1;
     }
   // More than one band of rows, the last of which ends within a window.
-  const Setting tall{1, 18, 33, 9, 31, 61, kinds[0].first, kinds[0].second, Dtype::float32, 4};
+  const Setting tall{1, 18,  33, 9, 31, 61, kinds[0].first, kinds[0].second, Dtype::float32,
+                     4, true};
   return check(tall, true, fault) ? 0 : 1;
 }

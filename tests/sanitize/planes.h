@@ -30,22 +30,38 @@ class Parameter {
   std::unique_ptr<float[]> data_;
 };
 
-// [batch, channels, pixels], the last `missing` elements of which do not exist.
+// [batch, channels, pixels], in memory with the channels of a pixel side by side if that is asked
+// for; the last `missing` elements there do not exist.
 class Planes {
  public:
   Planes(const Values& values, lmwp::Dtype dtype, int64_t channels, int64_t pixels,
-         int64_t missing = 0)
-      : dtype_(dtype), data_(new char[(values.size() - missing) * size_of(dtype)]) {
-    const int64_t count = static_cast<int64_t>(values.size()) - missing;
-    for (int64_t i = 0; i < count; ++i) put(data_.get(), i, values[i], dtype);
-    view = {data_.get(), channels * pixels, pixels};
+         int64_t missing = 0, bool side_by_side = false)
+      : dtype_(dtype),
+        channels_(channels),
+        pixels_(pixels),
+        side_by_side_(side_by_side),
+        data_(new char[(values.size() - missing) * size_of(dtype)]) {
+    const int64_t count = static_cast<int64_t>(values.size());
+    for (int64_t i = 0; i < count; ++i) {
+      if (place(i) < count - missing) put(data_.get(), place(i), values[i], dtype);
+    }
+    view = {data_.get(), channels * pixels, side_by_side ? 1 : pixels, side_by_side ? channels : 0};
   }
-  double at(int64_t i) const { return get(data_.get(), i, dtype_); }
+  double at(int64_t i) const { return get(data_.get(), place(i), dtype_); }
 
-  lmwp::PlanarFeature view;
+  lmwp::ImageFeature view;
 
  private:
+  // Where element i of [batch, channels, pixels] lies.
+  int64_t place(int64_t i) const {
+    if (!side_by_side_) return i;
+    const int64_t plane = i / pixels_, c = plane % channels_;
+    return (plane - c) * pixels_ + i % pixels_ * channels_ + c;
+  }
+
   const lmwp::Dtype dtype_;
+  const int64_t channels_, pixels_;
+  const bool side_by_side_;
   std::unique_ptr<char[]> data_;
 };
 

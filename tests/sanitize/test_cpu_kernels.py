@@ -39,13 +39,19 @@ KERNELS = {
         "channel_spatial_attention",
         "channel_spatial_attention_backward",
     ),
-    "depthwise_scales": ("depthwise_scales", "depthwise_scales_weight"),
+    "depthwise_scales": (
+        "depthwise_pixels",
+        "depthwise_scales",
+        "depthwise_scales_weight",
+    ),
     "epilogue_backward": ("epilogue_backward",),
     "guided_fusion": ("guided_fusion",),
     "multiscale_conv": ("multiscale_conv", "multiscale_weight"),
     "multiscale_mix": ("multiscale_mix", "multiscale_mix_backward"),
     "mwpm_block": ("mwpm_block",),
+    "pointwise_pixels": ("pointwise_pixels",),
     "sparse_conv2d": ("sparse_conv2d", "sparse_values"),
+    "stem_conv2d": ("stem_conv2d",),
 }
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from lmwp_ops._autograd import invoke
 from lmwp_ops import _dispatch, _triton
+from lmwp_ops._autograd import invoke
 from lmwp_ops._layout import empty_like_layout
 from lmwp_ops._library import define
 from lmwp_ops._registration import empty_gradients, register, register_gradient
