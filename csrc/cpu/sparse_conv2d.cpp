@@ -20,6 +20,8 @@ int64_t task_count(const SparseConvProblem& p) {
   return p.batch * tile_count(p) * p.groups * p.splits;
 }
 
+constexpr int64_t kFarFloats = 1 << 19;
+
 // Room for the results of one channel over a tile.
 int64_t result_floats(const SparseConvProblem& p) {
   return spaced((p.tiling.rows - 1) * p.tiling.pitch + p.tiling.columns + kAlign);
@@ -34,12 +36,18 @@ int64_t scratch_floats(const SparseConvProblem& p) {
   return p.plane_count * p.tiling.floats + result_channels(p) * result_floats(p) + 2 * kAlign;
 }
 
+// Whether an image of both sides is larger than a second-level cache.
+bool is_far(const SparseConvProblem& p) {
+  const int64_t inputs = p.height * p.width * p.groups * p.group_channels;
+  return inputs + p.out_height * p.out_width * p.singles.channels > kFarFloats;
+}
+
 // Runs tasks with elements of type T.
 template <typename T>
 class Runner {
  public:
   Runner(const SparseConvProblem& problem, float* scratch)
-      : p_(problem), stride_(result_floats(problem)) {
+      : p_(problem), stride_(result_floats(problem)), far_(is_far(problem)) {
     Arena arena(scratch);
     results_ = arena.take(result_channels(problem) * stride_);
     planes_ = arena.take(0);
@@ -114,6 +122,8 @@ class Runner {
         slab.offset = p_.singles.offset + s * p_.singles.channels + channel;
         slab.is_first = s == 0;
         slab.is_last = s + 1 == p_.singles.slabs;
+        slab.fetched = far_ && slab.is_first && base_ != planes_ ? p_.plane_count : 0;
+        slab.fetches_out = far_ && slab.is_last && direct_;
         compute({base_ + pixel, source_}, slab);
       }
     }
@@ -155,6 +165,7 @@ class Runner {
 
   const SparseConvProblem& p_;
   const int64_t stride_;
+  const bool far_;
   float *results_, *planes_;
   SparseTile tile_;
   int64_t vectors_;  // of the tile

@@ -119,17 +119,28 @@ struct SparseSlab {
   const float* weight;
   int64_t channel, count;
   bool is_first, is_last;
-  float* sums;  // of each channel, `sum_stride` apart
+  int64_t fetched;   // columns whose next panel is fetched, one with each channel
+  bool fetches_out;  // the next panel of each channel's results, too
+  float* sums;       // of each channel, `sum_stride` apart
   int64_t sum_stride;
   float* out;              // where results are stored, `stride` apart; null: where the sums are
   int64_t stride, pixels;  // of each channel this many pixels are stored in the end
   const float *scale, *shift, *slope;  // of every channel, or null
 };
 
+// Asks for V vectors before they are needed, to be written or to be read.
+template <int V, bool written>
+static inline void fetch(const float* first) {
+#pragma GCC unroll 8
+  for (int v = 0; v < V; ++v) __builtin_prefetch(first + v * kLanes, written);
+}
+
 // V vectors of pixels of every channel.
 template <int V>
 static void sparse_singles(const SparsePixels& pixels, const SparseSlab& slab) {
   for (int64_t r = 0; r < slab.count; ++r) {
+    if (r < slab.fetched) fetch<V, false>(pixels.first + pixels.source[r] + V * kLanes);
+    if (slab.fetches_out) fetch<V, true>(slab.out + r * slab.stride + V * kLanes);
     float* const sums = slab.sums + r * slab.sum_stride;
     Vec sum[V] = {};
     if (!slab.is_first) {

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lmwp_ops.nn.sparse_conv2d import SparseConv2d
+from lmwp_ops.ops.sparse_conv2d.layout import TORCH_FORMATS
 from lmwp_ops.ops.sparse_conv2d.speed import predicted_gain
 
 _ROUNDS = 7
@@ -146,7 +147,7 @@ def _row(
     """The row of the report, and the module to take."""
     predicted = measured = None
     density, reason = module.weight.density, module.reason
-    if module.format != "dense":
+    if module.format not in TORCH_FORMATS:
         size = (28, 28) if x is None else (x.shape[2], x.shape[3])
         shape = module.weight_shape
         predicted = predicted_gain(module.format, density, shape, module.groups, size)

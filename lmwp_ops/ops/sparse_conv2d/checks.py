@@ -89,6 +89,12 @@ def _check_packed(
         if groups != 1:
             _fail("groups", "1 with the format channels", groups)
         expected_values = (len(indices[0]), len(indices[1]), shape[2], shape[3])
+    elif format == "2:4":
+        if groups != 1 or shape[1] % 4 or shape[2] * shape[3] != 1:
+            _fail("shape", "[O, multiple of 4, 1, 1] in one group with the format 2:4", list(shape))
+        if len(indices[0]) != shape[0] * shape[1] // 2:
+            _fail("kept", f"{shape[0] * shape[1] // 2} entries", len(indices[0]))
+        expected_values = (shape[0], shape[1] // 2, 1, 1)
     elif format in BLOCK_FORMATS:
         _check_blocks(indices, format, shape, block, groups)
         expected_values = (len(indices[1]), block[1], block[0])

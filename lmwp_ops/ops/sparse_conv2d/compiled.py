@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lmwp_ops.ops._epilogue import strip_epilogue
 from lmwp_ops.ops.sparse_conv2d import reference
+from lmwp_ops.ops.sparse_conv2d.layout import TORCH_FORMATS
 from lmwp_ops.ops.sparse_conv2d.reference import Kinds, Tensors
 
 
@@ -29,23 +30,17 @@ def backward(
     groups: int,
     wanted: Sequence[bool],
 ) -> Kinds:
-    """`reference.backward`, which also computes it where the weight is kept dense."""
+    """`reference.backward`, which also computes it for the formats that torch convolves."""
     settings: tuple[Any, ...] = (format, shape, block, stride, padding, dilation, groups)
     epilogue = (bias, scale, shift, slope)
-    if format == "dense":
+    if format in TORCH_FORMATS:
         everything: tuple[Any, ...] = (grad, x, values, indices, *epilogue, *settings, wanted)
         return reference.backward(*everything)
     wants_x, wants_values, _, wants_bias, *wants_epilogue = wanted
 
     def convolve(wide: Tensors) -> Tensors:
-        parameters: tuple[Any, ...] = (
-            values.float(),
-            indices,
-            [b.float() for b in bias],
-            [],
-            [],
-            [],
-        )
+        wide_bias = [b.float() for b in bias]
+        parameters: tuple[Any, ...] = (values.float(), indices, wide_bias, [], [], [])
         return [torch.ops.lmwp_ops.sparse_conv2d_cpp(wide[0], *parameters, *settings)]
 
     (dz,), kinds = strip_epilogue([grad], [x], convolve, scale, shift, slope, wants_epilogue)

@@ -4,6 +4,7 @@ A weight is [O, I, kh, kw], with I the input channels of a group, or the matrix 
 
 - `dense`: values [O, I, kh, kw], zero where pruned; indices: `kept`, the flat positions of what is
   kept.
+- `2:4` (1 x 1): values [O, I / 2, 1, 1], two of every four inputs; indices: `kept`, as in `dense`.
 - `channels`: values [o, i, kh, kw]; indices: `outputs` [o] and `inputs` [i], the kept channels.
 - `block`: values [n, columns, rows], one entry for each kept block of the matrix; indices:
   `offsets` [O / rows + 1], where the blocks of each row of blocks begin, and `columns` [n], which
@@ -21,14 +22,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-FORMATS = ("dense", "channels", "unstructured", "block", "taps")
+FORMATS = ("dense", "2:4", "channels", "unstructured", "block", "taps")
 """Those that a weight can have; `auto` chooses one of them."""
+
+TORCH_FORMATS = ("dense", "2:4")
+"""Those that torch convolves."""
 
 BLOCK_FORMATS = ("unstructured", "block", "taps")
 """Those that hold a matrix in blocks."""
 
 INDEX_NAMES = {
-    "dense": ("kept",),
+    **dict.fromkeys(TORCH_FORMATS, ("kept",)),
     "channels": ("outputs", "inputs"),
     **dict.fromkeys(BLOCK_FORMATS, ("offsets", "columns")),
 }
@@ -53,6 +57,9 @@ def scatter(
     """The dense weight [O, I, kh, kw] of packed values."""
     if format == "dense":
         return values
+    if format == "2:4":
+        flat = values.new_zeros(shape[0] * shape[1])
+        return flat.index_put((indices[0].long(),), values.reshape(-1)).view(tuple(shape))
     if format == "channels":
         weight = values.new_zeros(tuple(shape))
         return weight.index_put((indices[0][:, None].long(), indices[1].long()), values)
@@ -74,6 +81,8 @@ def gather(
         kept = indices[0].long()
         flat = weight.reshape(-1)
         return torch.zeros_like(flat).index_put((kept,), flat[kept]).view(tuple(shape))
+    if format == "2:4":
+        return weight.reshape(-1)[indices[0].long()].view(shape[0], -1, 1, 1)
     if format == "channels":
         return weight[indices[0][:, None].long(), indices[1].long()]
     rows, columns = _block_counts(shape, block)

@@ -135,6 +135,8 @@ def _fake_backward(grad: Tensor, x: Tensor, *args: Any) -> tuple[list[Tensor], .
 
 
 def _refuse_dense(x: Tensor, values: Tensor, indices: list[Tensor], *rest: Any) -> str | None:
+    if rest[4] == "2:4":
+        return "two of every four inputs are for torch's own kernels"
     return "its weight is kept dense: see the weight's reason" if rest[4] == "dense" else None
 
 

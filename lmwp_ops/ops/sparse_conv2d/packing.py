@@ -4,6 +4,8 @@
 does not fit raises ValueError.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -71,6 +73,18 @@ def check_rising(indices: Indices, end: int) -> None:
     wrong = (indices < 0) | (indices >= end)
     wrong[1:] |= np.diff(indices) <= 0
     _refuse(indices, wrong)
+
+
+def check_two_of_four(kept: Indices, shape: Sequence[int], groups: int) -> None:
+    """Of a weight of this shape, a 1 x 1, two of every four inputs are kept, at these rising flat
+    positions."""
+    outputs, inputs, height, width = shape
+    if groups != 1 or height * width != 1 or inputs % 4:
+        of = f"{inputs} inputs and a kernel of {height} x {width} in {groups} groups"
+        raise ValueError(f"two of every four cannot be kept of {of}")
+    quarters = np.arange(outputs * inputs // 4, dtype=np.int32)
+    if not np.array_equal(kept // 4, quarters.repeat(2)):
+        raise ValueError("a mask that does not keep two of every four inputs")
 
 
 def _refuse(indices: Indices, wrong: Mask) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lmwp_ops._layout import with_layout_of
 from lmwp_ops.ops._epilogue import apply_epilogue, compute_dtype, epilogue_backward, output_dtype
+from lmwp_ops.ops.sparse_conv2d import semi_structured
 from lmwp_ops.ops.sparse_conv2d.layout import gather, scatter
 
 Tensors = list[Tensor]
@@ -32,9 +33,22 @@ def forward(
 ) -> Tensor:
     """See `lmwp_ops.sparse_conv2d`; arguments are taken as already checked."""
     weight = scatter(values, indices, format, shape, block)
-    z = _convolve(x, weight, bias, stride, padding, dilation, groups)
+    if format == "2:4" and _has_own_kernel(x, values, stride, padding):
+        b = bias[0].to(x.dtype) if bias else None
+        z = semi_structured.convolve(x, values, weight, b)
+    else:
+        z = _convolve(x, weight, bias, stride, padding, dilation, groups)
     y = apply_epilogue(z, 0, scale, shift, slope)
     return with_layout_of(x, y.to(output_dtype(x, y)))
+
+
+def _has_own_kernel(
+    x: Tensor, values: Tensor, stride: Sequence[int], padding: Sequence[int]
+) -> bool:
+    """Whether torch has a kernel for two of every four inputs here."""
+    if not x.is_cuda or x.dtype != values.dtype or (*stride, *padding) != (1, 1, 0, 0):
+        return False
+    return semi_structured.why_not((len(values), x.shape[1]), x.dtype, x.device) is None
 
 
 def _convolve(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lmwp_ops import _loader
 from lmwp_ops.ops._arguments import argument_error
-from lmwp_ops.ops.sparse_conv2d import packing
+from lmwp_ops.ops.sparse_conv2d import packing, semi_structured
 from lmwp_ops.ops.sparse_conv2d.choice import Choice, choose
 from lmwp_ops.ops.sparse_conv2d.layout import FORMATS, INDEX_NAMES, SLAB, gather, scatter
 
@@ -58,9 +58,10 @@ class SparseConvWeight:
             mask: of the same shape; bool, or zeros and others.
             format: `channels` where the mask keeps whole input and output channels, `block` where
                 it keeps whole blocks of the matrix [O, I kh kw], `unstructured` for any 1 x 1 and
-                `taps` for any kernel, `dense` for torch's convolution. `auto` takes the most
-                regular one that the mask allows, and `dense` where measurements say that this is
-                faster.
+                `taps` for any kernel, `2:4` where it keeps two of every four inputs of a 1 x 1,
+                which torch has kernels for on CUDA (elsewhere it convolves densely), `dense` for
+                torch's convolution. `auto` takes the most regular of the others that the mask
+                allows, and `dense` where measurements say that this is faster.
             block: rows and columns of the blocks; None for the largest of 16 x 16, 16 x 1 and
                 4 x 1 that the mask allows.
             groups: of the convolution.
@@ -72,6 +73,10 @@ class SparseConvWeight:
         _check_dense(weight, mask, groups)
         kept = mask.detach().ne(0).cpu().numpy()
         choice = choose(kept, groups, size, weight.device.type, format, block)
+        if choice.format == "2:4" and weight.is_cuda:
+            why_not = semi_structured.why_not(weight.shape, weight.dtype, weight.device)
+            if why_not is not None:
+                raise ValueError(f"{_NAME}: format: {why_not}")
         try:
             arrays = _pack(kept, choice, groups)
         except ValueError as error:
@@ -118,6 +123,10 @@ class SparseConvWeight:
         if self.format == "dense":
             _packer().check_rising(arrays[0], outputs * inputs * height * width)
             expected = self.shape
+        elif self.format == "2:4":
+            _packer().check_rising(arrays[0], outputs * inputs * height * width)
+            packing.check_two_of_four(arrays[0], self.shape, self.groups)
+            expected = (outputs, inputs // 2, 1, 1)
         elif self.format == "channels":
             _packer().check_rising(arrays[0], outputs)
             _packer().check_rising(arrays[1], inputs)
@@ -173,6 +182,10 @@ def _pack(kept: packing.Mask, choice: Choice, groups: int) -> tuple[packing.Indi
     """The indices of a mask [O, I, kh, kw] in a format; ValueError if it does not allow that."""
     if choice.format == "dense":
         return (np.flatnonzero(kept).astype(np.int32),)
+    if choice.format == "2:4":
+        found = np.flatnonzero(kept).astype(np.int32)
+        packing.check_two_of_four(found, kept.shape, groups)
+        return (found,)
     if choice.format == "channels":
         outputs, inputs = packing.any_over(kept, 1, 2, 3), packing.any_over(kept, 0, 2, 3)
         if groups != 1:
@@ -185,9 +198,9 @@ def _pack(kept: packing.Mask, choice: Choice, groups: int) -> tuple[packing.Indi
     _block_counts(kept.shape, choice.block, groups)
     matrix = np.ascontiguousarray(kept.reshape(len(kept), -1))
     slab = SLAB if choice.format == "unstructured" else matrix.shape[1]
-    found: tuple[packing.Indices, packing.Indices]
-    found = _packer().pack_blocks(matrix, *choice.block, slab)
-    return found
+    blocks: tuple[packing.Indices, packing.Indices]
+    blocks = _packer().pack_blocks(matrix, *choice.block, slab)
+    return blocks
 
 
 def _block_counts(shape: tuple[int, ...], block: tuple[int, int], groups: int) -> tuple[int, int]:
@@ -230,5 +243,7 @@ def _safetensors() -> ModuleType:
         import safetensors
         import safetensors.torch
     except ImportError:
-        raise ImportError(f"{_NAME}: files need the package safetensors") from None
+        raise ImportError(
+            f"{_NAME}: files need the package safetensors, of the extra lmwp-ops[train]"
+        ) from None
     return safetensors

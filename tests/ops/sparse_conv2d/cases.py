@@ -77,6 +77,9 @@ def draw_mask(case: Case) -> Tensor:
     def kept(*sizes: int) -> Tensor:
         return torch.rand(sizes) < case.density
 
+    if case.format == "2:4":
+        ranks = torch.rand(case.out, shape[1] // 4, 4).argsort(2)
+        return (ranks < 2).reshape(shape)
     if case.format == "channels":
         return (kept(case.out, 1, 1, 1) & kept(1, shape[1], 1, 1)).expand(shape)
     rows, columns = case.block or (1, 1)
@@ -114,6 +117,9 @@ def dense_of(args: Args) -> Tensor:
     if format == "dense":
         return values
     weight = values.new_zeros(shape)
+    if format == "2:4":
+        weight.view(-1)[indices[0].long()] = values.reshape(-1)
+        return weight
     if format == "channels":
         for i, o in enumerate(indices[0].tolist()):
             for j, c in enumerate(indices[1].tolist()):

@@ -25,6 +25,7 @@ SMALL = [
     Case((2, 3, 5, 4), 3, "taps", (3, 3), groups=3, padding=(1, 1), stride=(2, 1), density=0.5),
     Case((2, 4, 4, 4), 5, "channels", (3, 3), padding=(1, 1), dilation=(2, 1), density=0.6),
     Case((2, 4, 5, 4), 3, "dense", (3, 3), density=0.5),
+    Case((2, 8, 4, 3), 5, "2:4"),
 ]
 each_format = pytest.mark.parametrize("case", SMALL, ids=str)
 
@@ -39,7 +40,7 @@ def wanted_kinds(args: Args) -> list[bool]:
     return [True, True, False, *(bool(kind) for kind in args[3:7])]
 
 
-@pytest.mark.parametrize("case", SMALL[:-1], ids=str)
+@pytest.mark.parametrize("case", [c for c in SMALL if c.format != "dense"], ids=str)
 def test_finite_differences(case: Case) -> None:
     args, inputs = leaves(draw(case, torch.float64))
 
@@ -195,8 +196,12 @@ def test_explain_says_who_convolves() -> None:
     assert sparse.backend in ("cpp", "reference")
     dense = lmwp_ops.explain(sparse_conv2d, x, SparseConvWeight.from_dense(w, mask, "dense"))
     assert dense.backend == "reference"
+    halves = torch.tensor([1, 0, 0, 1]).expand(6, 4)[:, :, None, None]
+    two_of_four = SparseConvWeight.from_dense(w, halves, "2:4")
     if sparse.backend == "cpp":
         assert "dense" in dense.refusals["cpp"]
+        refused = lmwp_ops.explain(sparse_conv2d, x, two_of_four).refusals["cpp"]
+        assert "two of every four inputs are for torch's own kernels" in refused
 
 
 W = SparseConvWeight.from_dense(torch.ones(6, 4, 3, 3), torch.ones(6, 4, 3, 3), "taps")

@@ -64,7 +64,10 @@ def test_any_mask_comes_back_exactly(mask: Tensor, dtype: torch.dtype) -> None:
         check_packed(dense, mask, SparseConvWeight.from_dense(dense, mask, format))
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+HALF = Case((1, 12, 3, 3), 5, "2:4")
+
+
+@pytest.mark.parametrize("case", [*CASES, HALF], ids=str)
 def test_every_format_comes_back_exactly(case: Case) -> None:
     mask = draw_mask(case)
     dense = torch.randn(mask.shape)
@@ -159,6 +162,9 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "part": ({"format": "block", "block": (4, 1)}, r"mask: .* block 4 x 1, got the block at \(0, "),
     "divide": ({"format": "block", "block": (1, 3)}, r"mask: .* block 1 x 3, got blocks of 1 x 3"),
     "block": ({"format": "taps", "block": (4, 1)}, r"block: expected None unless format is 'block"),
+    "some": ({"format": "2:4"}, r"mask: .* 2:4 .*, got a mask that does not keep two of"),
+    "halves": ({"format": "2:4", "weight": K, "mask": K}, r"mask: .*, got two of every four"),
+    "group": ({"format": "2:4", "groups": 2}, r"mask: .*, got two of every four .* in 2 groups"),
     "kernel": ({"format": "unstructured", "weight": K, "mask": K}, r"mask: .*, got a kernel of 2"),
 }  # fmt: skip
 
@@ -170,7 +176,7 @@ def test_errors_name_argument_expected_and_got(name: str) -> None:
         SparseConvWeight.from_dense(**{"weight": W, "mask": PARTLY, **changes})
 
 
-@pytest.mark.parametrize("case", [CASES[0], CASES[9], CASES[18], CASES[24]], ids=str)
+@pytest.mark.parametrize("case", [CASES[0], CASES[9], CASES[18], CASES[24], HALF], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_files_keep_everything(case: Case, dtype: torch.dtype, tmp_path: Path) -> None:
     pytest.importorskip("safetensors")
@@ -213,6 +219,7 @@ CORRUPT: dict[str, tuple[dict[str, Any], dict[str, Tensor]]] = {
     "columns": ({}, {"columns": torch.tensor([0, 2], dtype=torch.int32)}),
     "another": ({}, {"more": torch.ones(1)}),
     "channels": ({"format": "channels"}, {}),
+    "2:4 of two": ({"format": "2:4"}, {}),
 }
 
 
@@ -310,5 +317,6 @@ def test_there_are_no_sparse_kernels_for_other_devices() -> None:
 def test_files_say_which_package_they_need(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "safetensors", None)
     weight = SparseConvWeight.from_dense(W, PARTLY, "taps")
-    with pytest.raises(ImportError, match="SparseConvWeight: files need the package safetensors"):
+    needs = r"SparseConvWeight: files need the package safetensors, of the extra lmwp-ops\[train\]"
+    with pytest.raises(ImportError, match=needs):
         weight.save(tmp_path / "weight.safetensors")
