@@ -34,7 +34,7 @@ TESTS = ROOT / "tests" / "gpu"
 RESULTS = ROOT / "bench" / "results"
 
 _SHARE_OF_TESTS = 0.5  # of the budget, at most
-_MOST_WORKERS = 8  # each has a context of half a gigabyte on the GPU
+_MOST_WORKERS = 12  # each has a context of half a gigabyte on the GPU
 _SECONDS_TO_REPORT = 30  # that pytest gets to sum up after it was stopped
 
 
@@ -69,7 +69,7 @@ def worker_count() -> int:
     """Processes for the tests, which spend their time on the CPU: compiling kernels."""
     if importlib.util.find_spec("xdist") is None:
         return 1
-    return max(1, min(_MOST_WORKERS, len(os.sched_getaffinity(0)) // 2))
+    return max(1, min(_MOST_WORKERS, len(os.sched_getaffinity(0)) - 2))
 
 
 def run_tests(folder: Path, seconds: float, workers: int = 1) -> Tested:

@@ -49,6 +49,12 @@ void set_kernels(AttentionCall& call, const Tensor& x, const Tensors& spatial, T
   }
 }
 
+int attribute(cudaDeviceAttr which, int32_t device) {
+  int value = 0;
+  STD_CUDA_CHECK(cudaDeviceGetAttribute(&value, which, device));
+  return value;
+}
+
 Tensor channel_spatial_attention(const Tensor& given, const Tensors& reduce, const Tensors& expand,
                                  const Tensors& spatial, bool mean, bool max) {
   STD_TORCH_CHECK(given.dim() == 4 && given.is_cuda() && given.size(1) > 0 && given.size(2) > 0 &&
@@ -75,11 +81,11 @@ Tensor channel_spatial_attention(const Tensor& given, const Tensors& reduce, con
   call.max = max;
   set_layers(call, x, reduce, expand, keep);
   set_kernels(call, x, spatial, keep);
-  int multiprocessors = 0;
-  STD_CUDA_CHECK(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
+  const AttentionGpu gpu{attribute(cudaDevAttrMultiProcessorCount, device),
+                         attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device)};
   const cudaStream_t stream = current_stream(device);
   STD_CUDA_CHECK(for_dtype(kOp, x, [&](auto zero) {
-    return channel_spatial_attention_fwd<decltype(zero)>(call, multiprocessors, stream);
+    return channel_spatial_attention_fwd<decltype(zero)>(call, gpu, stream);
   }));
   if (!is_interleaved(given)) return out;
   Tensor interleaved = empty_like_layout(given, given.size(1), given.size(2), given.size(3));

@@ -319,16 +319,16 @@ __global__ void __launch_bounds__(kMaxAttentionThreads)
   Attention<T, V>(launch, shared).run();
 }
 
-// All images in one launch, or in one for as many as a grid has blocks for. An error where an image
-// does not fit into the shared memory of a block.
+// All images in one launch, or in one for as many as a grid has blocks for. cudaErrorInvalidValue:
+// an image does not fit into the shared memory of a block.
 template <typename T>
-cudaError_t channel_spatial_attention_fwd(const AttentionCall& call, int multiprocessors,
+cudaError_t channel_spatial_attention_fwd(const AttentionCall& call, AttentionGpu gpu,
                                           cudaStream_t stream) {
   AttentionPlan plan{};
-  if (!plan_attention<T>(call, multiprocessors, plan)) return cudaErrorInvalidValue;
+  if (!plan_attention<T>(call, gpu, plan)) return cudaErrorInvalidValue;
   const auto kernel = plan.vectorised ? channel_spatial_attention_fwd_kernel<T, kLanes<T>>
                                       : channel_spatial_attention_fwd_kernel<T, 1>;
-  cudaError_t status = kl_allow_shared(kernel, plan.shared_bytes);
+  cudaError_t status = kl_allow_shared(kernel, gpu.shared_bytes);
   for (int64_t image = 0; image < call.batch && status == cudaSuccess; image += INT32_MAX) {
     plan.launch.image = image;
     const auto blocks = static_cast<unsigned>(std::min<int64_t>(INT32_MAX, call.batch - image));

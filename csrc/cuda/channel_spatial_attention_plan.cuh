@@ -37,6 +37,11 @@ struct AttentionCall : AttentionTensors {
   int64_t batch, channels, height, width, hidden;
 };
 
+// Multiprocessors of a GPU, and the shared memory that a block can have.
+struct AttentionGpu {
+  int multiprocessors, shared_bytes;
+};
+
 // What the kernel takes.
 struct AttentionLaunch : AttentionTensors {
   int64_t image;  // of the first block
@@ -113,9 +118,9 @@ inline int plan_threads(const AttentionLaunch& launch, int shared_bytes, bool cr
   return std::clamp(threads / kWarpLanes * kWarpLanes, kMinAttentionThreads, kMaxAttentionThreads);
 }
 
-// False where an image is too large for any shared memory.
+// False where an image does not fit into shared memory.
 template <typename T>
-bool plan_attention(const AttentionCall& call, int multiprocessors, AttentionPlan& plan) {
+bool plan_attention(const AttentionCall& call, AttentionGpu gpu, AttentionPlan& plan) {
   // One after the other: no product overflows.
   if (std::max({call.channels, call.height, call.width, call.hidden}) > kMaxImageBytes ||
       call.height * call.width > kMaxImageBytes ||
@@ -139,12 +144,12 @@ bool plan_attention(const AttentionCall& call, int multiprocessors, AttentionPla
                     is_aligned(call.out, call.out_step);
   const int vector = plan.vectorised ? kLanes<T> : 1;
   plan.shared_bytes = AttentionLayout(launch, sizeof(T)).bytes();
-  plan.threads = plan_threads(launch, plan.shared_bytes, call.batch > multiprocessors);
+  plan.threads = plan_threads(launch, plan.shared_bytes, call.batch > gpu.multiprocessors);
   launch.team = plan_team(launch.pixels / vector);
   // Whatever the batch, sums keep their order.
   const int warps = plan_threads(launch, plan.shared_bytes, false) / kWarpLanes;
   launch.warp_pixels = plan_warp_pixels(launch, vector, warps, sizeof(T));
-  return true;
+  return plan.shared_bytes <= gpu.shared_bytes;
 }
 
 }  // namespace lmwp::cuda

@@ -32,7 +32,8 @@ cudaError_t kl_launch(void (*kernel)(Params...), dim3 grid, dim3 block, std::siz
 }
 
 // Lets later launches of a kernel have up to `bytes` of dynamic shared memory: more than 48 KB must
-// be asked for. An error where the GPU has less.
+// be asked for. An error where the GPU has less. Another thread may be about to launch the kernel
+// and need more: ask for all that there is.
 template <typename... Params>
 cudaError_t kl_allow_shared(void (*kernel)(Params...), std::size_t bytes) {
   return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,

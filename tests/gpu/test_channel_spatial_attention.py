@@ -24,9 +24,8 @@ def _there_is_one(device: torch.device) -> None:
 
 def most_rows(device: torch.device, dtype: torch.dtype, width: int) -> int:
     """Of an image with 16 channels that fits."""
-    bytes_of = {torch.float32: 4, torch.float16: 2}[dtype]
     rows, there = 1, cuda_limits.most_shared_bytes(device)
-    while cuda_limits.shared_bytes((16, rows + 1, width), bytes_of, 2, 3, 7) <= there:
+    while cuda_limits.shared_bytes((16, rows + 1, width), dtype.itemsize, 2, 3, 7) <= there:
         rows += 1
     return rows
 
@@ -55,6 +54,13 @@ def test_images_that_begin_anywhere(on_gpu, first: int) -> None:
     x = on_gpu(draw((3, 9, 11, 7), torch.float16)[0])[:, first:5]
     _, *parameters = convert(draw((3, 5 - first, 11, 7), torch.float16), on_gpu)
     assert_right((x, *parameters))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_an_image_has_the_same_bits_alone_and_among_many(on_gpu, dtype: torch.dtype) -> None:
+    x, *rest = convert(draw((400, 33, 23, 24), dtype), on_gpu)
+    with lmwp_ops.use_backend("cuda"):
+        assert torch.equal(op(x, *rest)[7:8], op(x[7:8], *rest))
 
 
 @pytest.mark.alone

@@ -146,6 +146,8 @@ def test_opcheck(backend: str, there, trained: bool) -> None:
 
 @pytest.mark.alone
 def test_beyond_32_bit_offsets(backend: str, device: torch.device) -> None:
+    if backend == "reference":
+        pytest.skip("the convolutions of torch are not what is tested")
     channels, side = 3, 27_000  # 2.19e9 elements
     needed = 3 * 2 * channels * side**2
     if torch.cuda.mem_get_info(device)[0] < needed:

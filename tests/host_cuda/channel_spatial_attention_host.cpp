@@ -11,9 +11,19 @@ using lmwp::cuda::AttentionPlan;
 
 static_assert(sizeof(AttentionCall) == 200, "Call in the cases of this kernel has this layout");
 
+namespace {
+
+constexpr int kSharedBytes = 227 << 10;  // of a block on sm_90
+
+}  // namespace
+
 extern "C" {
 
-void set_fault(int number) { fault = number; }
+// As in a process of its own: no kernel has been allowed anything.
+void set_fault(int number) {
+  fault = number;
+  host_cuda::machine.allowed.clear();
+}
 
 // order: 0 forward, 1 reverse, 2 random.
 void set_order(int order, unsigned seed) {
@@ -24,13 +34,14 @@ void set_order(int order, unsigned seed) {
 const char* report() { return host_cuda::machine.report.c_str(); }
 
 int run(const AttentionCall* call, int multiprocessors) {
-  return lmwp::cuda::channel_spatial_attention_fwd<ELEMENT>(*call, multiprocessors, nullptr);
+  return lmwp::cuda::channel_spatial_attention_fwd<ELEMENT>(*call, {multiprocessors, kSharedBytes},
+                                                            nullptr);
 }
 
 // Shared bytes, threads, whether accesses are of 16 bytes, lanes of a plane and pixels of a warp.
 int plan(const AttentionCall* call, int multiprocessors, int* result) {
   AttentionPlan plan{};
-  if (!lmwp::cuda::plan_attention<ELEMENT>(*call, multiprocessors, plan)) return 0;
+  if (!lmwp::cuda::plan_attention<ELEMENT>(*call, {multiprocessors, kSharedBytes}, plan)) return 0;
   result[0] = plan.shared_bytes;
   result[1] = plan.threads;
   result[2] = plan.vectorised;

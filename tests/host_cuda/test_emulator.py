@@ -80,8 +80,13 @@ def test_fault_fails_the_launch_with_a_report(emulator, fault):
     test_block_sum(emulator, "reverse")
 
 
-def test_launch_beyond_the_static_limit_is_refused(emulator):
-    assert emulator.run_too_much_shared(None) != 0
+def test_shared_memory_beyond_48_kb_must_be_asked_for(emulator):
+    out = np.zeros((32, 6), np.int32)
+    assert emulator.run_too_much_shared(pointer(out)) != 0
+    assert emulator.allow_shared(228 << 10) != 0
+    assert emulator.run_too_much_shared(pointer(out)) != 0
+    assert emulator.allow_shared(60_000) == 0
+    assert emulator.run_too_much_shared(pointer(out)) == 0
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
