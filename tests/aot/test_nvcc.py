@@ -16,7 +16,7 @@ from .architectures import NAMES
 HERE = Path(__file__).parent
 MAX_REGISTERS = 128  # 512 threads on a multiprocessor
 FIRST_WITH_ASYNC_COPIES = 8.0
-SOURCES = {"depthwise_scales": 7, "depthwise_scales_bwd": 24, "il_block": 4}
+SOURCES = {"depthwise_scales": 7, "depthwise_scales_bwd": 24, "il_block": 4, "sparse_conv2d": 5}
 """Kernels that each source instantiates."""
 _TILES = (r"cp\.async\.cg\.shared", r"ld\.shared\.v4", r"st\.global\.wb\.v4")
 # Patterns of the 16-byte accesses that every kernel of a source must have.
@@ -24,6 +24,7 @@ WIDE_ACCESSES = {
     "depthwise_scales": _TILES,
     "depthwise_scales_bwd": _TILES,
     "il_block": (r"ld\.shared\.v4",),
+    "sparse_conv2d": (r"ld\.global\.(v4\.u32|v2\.u64)", r"st\.global\.wb\.v4"),
 }
 
 _KERNEL = re.compile(
