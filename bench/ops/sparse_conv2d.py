@@ -85,6 +85,14 @@ def packed(shape: Shape) -> SparseConvWeight:
     )
 
 
+@functools.cache
+def packed_on(shape: Shape, device: torch.device) -> SparseConvWeight:
+    """The same on a device."""
+    weight = packed(shape)
+    indices = tuple(index.to(device) for index in weight.indices)
+    return replace(weight, values=weight.values.to(device), indices=indices)
+
+
 class SparseSpec(OpSpec[Shape]):
     """Its weights are the kept values, and the dense weight that they stand for."""
 
@@ -96,12 +104,12 @@ class SparseSpec(OpSpec[Shape]):
         self, shape: Shape, batch: int, dtype: torch.dtype, device: torch.device, seed: int
     ) -> Inputs:
         drawn = super().inputs(shape, batch, dtype, device, seed)
-        dense = replace(packed(shape), values=drawn.weights[0]).to_dense()
+        dense = replace(packed_on(shape, device), values=drawn.weights[0]).to_dense()
         return replace(drawn, weights=[drawn.weights[0], dense])
 
 
 def _fused(shape: Shape, inputs: Inputs) -> list[Tensor]:
-    weight = replace(packed(shape), values=inputs.weights[0])
+    weight = replace(packed_on(shape, inputs.xs[0].device), values=inputs.weights[0])
     return [lmwp_ops.sparse_conv2d(inputs.xs[0], weight, padding=shape.kernel_size // 2)]
 
 

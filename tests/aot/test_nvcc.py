@@ -21,6 +21,7 @@ SOURCES = {
     "depthwise_scales_bwd": 24,
     "il_block": 4,
     "channel_spatial_attention": 5,
+    "sparse_conv2d": 5,
 }
 """Kernels that each source instantiates."""
 _TILES = (r"cp\.async\.cg\.shared", r"ld\.shared\.v4", r"st\.global\.wb\.v4")
@@ -30,6 +31,7 @@ WIDE_ACCESSES = {
     "depthwise_scales_bwd": _TILES,
     "il_block": (r"ld\.shared\.v4",),
     "channel_spatial_attention": _TILES,
+    "sparse_conv2d": (r"ld\.global\.(v4\.u32|v2\.u64)", r"st\.global\.wb\.v4"),
 }
 # Partial sums of single channels; planes that are not whole vectors.
 _OF_SINGLE_ELEMENTS = re.compile(r"bwd_sum_kernel|attention_fwd_kernelI\w+Li1E")

@@ -46,6 +46,19 @@ for stride in (1, 2):
                 kernels = [torch.randn(2, k, k, device="cuda") for k in (3, 7)]
                 with torch.no_grad(), lmwp_ops.use_backend("cuda"):
                     lmwp_ops.channel_spatial_attention(x, *layers, kernels)
+for dtype in (torch.float32, torch.float16):
+    for block in ((1, 1), (4, 1), (16, 16)):
+        for side in (16, 7):
+            x = torch.randn(2, 80, side, side, device="cuda", dtype=dtype)
+            mask = torch.rand(3, 80 // block[1], device="cuda") < 0.5
+            mask = mask.repeat_interleave(block[0], 0).repeat_interleave(block[1], 1)
+            dense = torch.randn(*mask.shape, 1, 1, device="cuda", dtype=dtype)
+            format = "unstructured" if block == (1, 1) else "block"
+            weight = lmwp_ops.SparseConvWeight.from_dense(
+                dense, mask[:, :, None, None], format, block=None if block == (1, 1) else block)
+            if dtype == torch.float32 or block[0] < 16:
+                with torch.no_grad(), lmwp_ops.use_backend("cuda"):
+                    lmwp_ops.sparse_conv2d(x, weight, slope=torch.rand(len(mask), device="cuda"))
 torch.cuda.synchronize()
 """
 

@@ -7,11 +7,15 @@ from torch import Tensor
 _VECTOR_BYTES = 16
 
 
+def is_planar(x: Tensor) -> bool:
+    """Whether the pixels of the channels of x [N, C, H, W] are in a row."""
+    _, _, height, width = x.shape
+    return (width == 1 or x.stride(3) == 1) and (height == 1 or x.stride(2) == width)
+
+
 def planar(x: Tensor) -> Tensor:
     """x [N, C, H, W], or a dense copy where the pixels of its channels are not in a row."""
-    _, _, height, width = x.shape
-    in_a_row = (width == 1 or x.stride(3) == 1) and (height == 1 or x.stride(2) == width)
-    return x if in_a_row else x.contiguous()
+    return x if is_planar(x) else x.contiguous()
 
 
 def vector(features: Sequence[Tensor]) -> int:

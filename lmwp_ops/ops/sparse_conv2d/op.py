@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lmwp_ops import _dispatch, _triton
 from lmwp_ops._autograd import invoke
-from lmwp_ops._layout import empty_like_layout
+from lmwp_ops._layout import empty_like_layout, is_channels_last
 from lmwp_ops._library import define
 from lmwp_ops._registration import empty_gradients, register, register_gradient
 from lmwp_ops.ops._arguments import argument_error
+from lmwp_ops.ops.sizes.planes import is_planar
 from lmwp_ops.ops.sparse_conv2d import compiled, reference
 from lmwp_ops.ops.sparse_conv2d.checks import OP, check, check_backward, output_shape
 from lmwp_ops.ops.sparse_conv2d.example import example
@@ -28,8 +30,9 @@ _FORWARD = f"({_ARGUMENTS}) -> Tensor"
 _KINDS = ", ".join(["Tensor[]"] * 7)
 define(OP, _FORWARD)
 define(f"{OP}_backward", f"(Tensor grad, {_ARGUMENTS}, bool[7] wanted) -> ({_KINDS})")
-# Implemented by the compiled library _C.
-define(f"{OP}_cpp", _FORWARD)
+# Implemented by the compiled libraries _C and _C_cuda.
+for _backend in ("cpp", "cuda"):
+    define(f"{OP}_{_backend}", _FORWARD)
 define(
     f"{OP}_conv_backward_cpp",
     "(Tensor grad, Tensor x, Tensor values, Tensor[] indices, str format, int[] shape, "
@@ -140,16 +143,31 @@ def _refuse_dense(x: Tensor, values: Tensor, indices: list[Tensor], *rest: Any) 
     return "its weight is kept dense: see the weight's reason" if rest[4] == "dense" else None
 
 
+def _refuse_cuda(x: Tensor, values: Tensor, indices: list[Tensor], *rest: Any) -> str | None:
+    format, shape, block, stride, padding = rest[4:9]
+    if format not in ("unstructured", "block") or shape[2:] != [1, 1]:
+        return "it computes 1 x 1 convolutions by blocks and by single values"
+    if stride != [1, 1] or padding != [0, 0]:
+        return "it computes convolutions of stride 1 without padding"
+    if block[0] not in (1, 4, 16):
+        return f"it has kernels for blocks of 1, 4 and 16 rows; these have {block[0]}"
+    if block[0] == 16 and x.dtype != torch.float32:
+        return "it leaves 16 rows of 16 bits to kernels that use tensor cores"
+    if not is_planar(x) or is_channels_last(x):
+        return "it reads planes whose pixels lie in a row"
+    return None
+
+
 register(
     OP,
     check=check,
     fake=_fake_forward,
     reference=reference.forward,
-    compiled=("cpp",),
+    compiled=("cuda", "cpp"),
     triton=_triton.launcher(__package__, "forward"),
     bind=_bind,
     example=example,
-    refuse={"cpp": _refuse_dense},
+    refuse={"cpp": _refuse_dense, "cuda": _refuse_cuda},
 )
 register_gradient(
     OP,

@@ -1,13 +1,14 @@
 """The transpose of a pruned weight: for every input channel, what it is multiplied by."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 
-class Transposed(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Transposed:
     """Kept blocks of the matrix [groups I, O kh kw], channel by channel.
 
     `values` [n, channels, rows] are as many input channels and output channels of a block;

@@ -34,7 +34,8 @@ _STAGES = 3  # of loads ahead of the tensor cores
 _LEAST_OF_PRODUCT = 16  # rows of matrices that tensor cores multiply
 
 
-class Matrix(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Matrix:
     """A pruned weight, or its transpose, as kernels walk it.
 
     `channels` are those of the result; `rows` how many make a block, None where that is free
@@ -99,9 +100,10 @@ def forward(
 ) -> Tensor:
     """`reference.forward` on the GPU, in one launch; torch convolves by what is kept dense."""
     if _is_for_torch(format, block):
-        settings = (stride, padding, dilation, groups)
-        kinds = (bias, scale, shift, slope)
-        return reference.forward(x, values, indices, *kinds, format, shape, block, *settings)
+        return reference.forward(
+            *(x, values, indices, bias, scale, shift, slope),
+            *(format, shape, block, stride, padding, dilation, groups),
+        )
     matrix = _matrix(values, indices, format, shape, block, groups)
     spacing = _spacing(shape, stride, padding, dilation)
     size = output_size(x, shape, stride, padding, dilation)
@@ -133,9 +135,10 @@ def backward(
     it was applied to, that is computed again in float32.
     """
     if _is_for_torch(format, block):
-        settings = (stride, padding, dilation, groups, wanted)
-        kinds = (bias, scale, shift, slope)
-        return reference.backward(grad, x, values, indices, *kinds, format, shape, block, *settings)
+        return reference.backward(
+            *(grad, x, values, indices, bias, scale, shift, slope),
+            *(format, shape, block, stride, padding, dilation, groups, wanted),
+        )
     wants_x, wants_values, _, wants_bias, *wants_rest = wanted
     given = (scale, shift, slope)
     wants_epilogue = [want and bool(kind) for want, kind in zip(wants_rest, given, strict=True)]
@@ -180,17 +183,37 @@ def _matrix(
 ) -> Matrix:
     """The weight that x is convolved by."""
     outputs, inputs, height, width = shape
-    taps, values = height * width, values.contiguous()
     if format == "channels":
         kept, used = indices
-        walked = (kept, outputs, None, (taps, 1, taps), 1, outputs, 0)
-        channel = len(used) * taps
-        return Matrix(values, used, used, *walked, Packed(channel, taps, 1, channel))
+        taps = height * width
+        return Matrix(
+            values=values.contiguous(),
+            index=used,
+            offsets=used,
+            listed=kept,
+            channels=outputs,
+            rows=None,
+            columns=(taps, 1, taps),
+            slabs=1,
+            group_channels=outputs,
+            group_inputs=0,
+            packed=Packed(len(used) * taps, taps, 1, len(used) * taps),
+        )
     offsets, columns = indices
     rows, count = block
-    walked = (columns, outputs, rows, (count, 1, count), slab_count(format, shape))
-    packed = Packed(0, rows * count, rows, 1)
-    return Matrix(values, columns, offsets, *walked, outputs // groups, inputs, packed)
+    return Matrix(
+        values=values.contiguous(),
+        index=columns,
+        offsets=offsets,
+        listed=columns,
+        channels=outputs,
+        rows=rows,
+        columns=(count, 1, count),
+        slabs=slab_count(format, shape),
+        group_channels=outputs // groups,
+        group_inputs=inputs,
+        packed=Packed(0, rows * count, rows, 1),
+    )
 
 
 def _transposed(
@@ -205,14 +228,34 @@ def _transposed(
     taps, channels = shape[2] * shape[3], shape[1] * groups
     if format == "channels":
         kept, used = indices
-        walked = (used, channels, None, (taps, 1, taps), 1, channels, 0)
-        packed = Packed(taps, len(used) * taps, 1, taps)
-        return Matrix(values.contiguous(), kept, kept, *walked, packed)
+        return Matrix(
+            values=values.contiguous(),
+            index=kept,
+            offsets=kept,
+            listed=used,
+            channels=channels,
+            rows=None,
+            columns=(taps, 1, taps),
+            slabs=1,
+            group_channels=channels,
+            group_inputs=0,
+            packed=Packed(taps, len(used) * taps, 1, taps),
+        )
     found = transpose(values, indices, shape, block, groups)
     _, rows, count = found.values.shape
-    walked = (found.index, channels, rows, (count, taps, 1), 1, channels, 0)
-    packed = Packed(0, rows * count, 1, count)
-    return Matrix(found.values, found.index, found.offsets, *walked, packed)
+    return Matrix(
+        values=found.values,
+        index=found.index,
+        offsets=found.offsets,
+        listed=found.index,
+        channels=channels,
+        rows=rows,
+        columns=(count, taps, 1),
+        slabs=1,
+        group_channels=channels,
+        group_inputs=0,
+        packed=Packed(0, rows * count, 1, count),
+    )
 
 
 def _convolve(
