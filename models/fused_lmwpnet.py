@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from lmwp_models.lmwpnet import LMWPNet
 from lmwp_models.mafm import MAFM
 from lmwp_models.mwpm import HIGHEST_THRESHOLD, MWPM
 from lmwp_models.semantic_context import OCTAVES, SemanticContext
+from lmwp_ops.ops import mwpm_block
 
 
 class FusedStem(Folded):
@@ -84,17 +85,31 @@ class FusedMWPM(Folded):
         self._keep("gate", [*layers, threshold])
         self._keep("depthwise", _depthwise_tables(block.mix.convs, block.mix.norms))
         self._keep("project", [*_normed(block.project), block.prelu.weight])
+        self.packed: Tensor | None
+        self.register_buffer("packed", None, persistent=False)
+        self._pack()
+        self.register_load_state_dict_post_hook(_pack_again)
 
     def forward(self, x: Tensor) -> Tensor:
-        compute = lmwp_ops.mwpm_block if on_cpu(x) else mwpm_by_layers
-        return compute(
-            x,
-            self._kept("expand"),
-            self._kept("gate"),
-            self._kept("depthwise"),
-            self._kept("project"),
-            self.branches,
-        )
+        names = ("expand", "gate", "depthwise", "project")
+        expand, gate, depthwise, project = map(self._kept, names)
+        if on_cpu(x):
+            return lmwp_ops.mwpm_block(
+                x, expand, gate, depthwise, project, self.branches, self.packed
+            )
+        return mwpm_by_layers(x, expand, gate, depthwise, project, self.branches)
+
+    def _pack(self) -> None:
+        self.packed = mwpm_block.pack(self._kept("expand"), self._kept("project"))
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        super()._apply(*args, **kwargs)
+        self._pack()
+        return self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._pack()  # the processor may be another one
 
 
 class FusedContext(Folded):
@@ -188,6 +203,10 @@ class FusedLMWPNet(FusedNetwork):
             y = fusion(feature, y, gate)
         weight, bias = self._kept("head")
         return resize(F.conv2d(y, weight, bias), x)
+
+
+def _pack_again(block: FusedMWPM, _: object) -> None:
+    block._pack()
 
 
 def on_cpu(x: Tensor) -> bool:

@@ -63,16 +63,8 @@ static inline void pool_vector(const AttentionProblem& p, const float* gate, con
     sums[i] = sum;
     tops[i] = top;
   }
-  transpose(sums);
-  transpose(tops);
-  for (int step = 1; step < kLanes; step *= 2) {
-    for (int i = 0; i < kLanes; i += 2 * step) {
-      sums[i] += sums[i + step];
-      tops[i] = larger(tops[i], tops[i + step]);
-    }
-  }
-  *mean = sums[0] * (1.0f / static_cast<float>(p.channels));
-  *maximum = tops[0];
+  *mean = sum_across(sums) * (1.0f / static_cast<float>(p.channels));
+  *maximum = join_across(tops, [](Vec a, Vec b) { return larger(a, b); });
 }
 
 // The same of the pixels of rows, to the maps.

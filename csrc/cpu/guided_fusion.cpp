@@ -227,9 +227,15 @@ void fuse(const Problem& p, int64_t n, float* shared, float* own, int64_t first,
       depthwise_rows(image.map, begin, end, image.branches, p.branches, channel,
                      load<Vec>(packed.shift + channel), rows.sums + channel, image.map.pixel());
     }
-    apply(p.fuse, packed.fuse, {rows.sums, image.map.pixel(), false}, pixels,
-          {rows.fused, pixels, out, 0});
+    const PixelSource source{rows.sums, image.map.pixel(), false};
     T* const to = first_of<T>(p.out, n, begin * p.columns);
+    if constexpr (is_float32(static_cast<const T*>(nullptr))) {
+      if (p.out.pixel && p.fuse.out == out) {
+        apply(p.fuse, packed.fuse, source, pixels, {to, pixels, p.out.pixel, 0});
+        continue;
+      }
+    }
+    apply(p.fuse, packed.fuse, source, pixels, {rows.fused, pixels, out, 0});
     const auto as_it_is = []<Part>(int64_t, int64_t, int64_t, Vec v) { return v; };
     if (p.out.pixel) {
       to_pixels(rows.fused, pixels, p.fuse.out, to, p.out.pixel, as_it_is);

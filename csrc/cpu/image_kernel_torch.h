@@ -1,6 +1,8 @@
 // What the torch ops whose kernels compute an image in steps share.
 #pragma once
 
+#include <optional>
+
 #include "cpu/feature_torch.h"
 #include "cpu/image_kernel.h"
 #include "cpu/pointwise_layer.h"
@@ -23,13 +25,17 @@ class PooledFloats {
   void* const data_;
 };
 
-// Whole images are divided among the threads where there are enough of them, else steps are.
+// Packs the parameters unless they are. Whole images are divided among the threads where there are
+// enough of them, else steps are.
 template <typename Problem>
 void run_images(const ImageKernel<Problem>& kernel, Problem& p) {
   if (p.batch == 0) return;
-  const PooledFloats packed(kernel.packed_floats(p));
-  kernel.pack(p, packed.data());
-  p.packed = packed.data();
+  std::optional<PooledFloats> packed;
+  if (p.packed == nullptr) {
+    packed.emplace(kernel.packed_floats(p));
+    kernel.pack(p, packed->data());
+    p.packed = packed->data();
+  }
   constexpr int64_t kLine = 16;  // floats
   const int64_t own_floats = (kernel.own_floats(p) + kLine - 1) / kLine * kLine;
   const int64_t shared_floats = kernel.shared_floats(p);

@@ -342,6 +342,13 @@ void mix_branches(const Problem& p, const Image& image, const Band& band, int64_
     add_octaves(p, image, band, r, band.sums + (r - begin) * p.columns * spaced_pixel(m));
 }
 
+// Whether what is projected can be written where it belongs.
+template <typename T>
+bool projects_in_place(const Problem& p) {
+  return is_float32(static_cast<const T*>(nullptr)) && p.out.pixel &&
+         p.project.out == padded(p.project.out);
+}
+
 // What is projected, and x, as pixels of the output.
 template <typename T>
 void add_to_x(const Problem& p, int64_t n, int64_t first, int64_t pixels, const float* projected) {
@@ -368,28 +375,41 @@ void project(const Problem& p, int64_t n, float* shared, float* own, int64_t fir
   const Image image(p, shared);
   const Band band(p, image, own);
   const float* const packed = p.packed + packed_floats(p.expand);
+  const int64_t out = padded(p.project.out);
+  const float* const slopes = packed + packed_floats(p.project);
   for (int64_t i = first; i < last; ++i) {
     const int64_t begin = i * mixed_rows(p), end = min(p.rows, begin + mixed_rows(p));
-    const int64_t pixels = (end - begin) * p.columns;
+    const int64_t start = begin * p.columns, pixels = (end - begin) * p.columns;
     mix_branches(p, image, band, begin, end);
-    const int64_t out = padded(p.project.out);
-    apply(p.project, packed, {band.sums, spaced_pixel(channels(p)), false}, pixels,
-          {band.projected, pixels, out, 0});
-    add_to_x<T>(p, n, begin * p.columns, pixels, band.projected);
+    const PixelSource source{band.sums, spaced_pixel(channels(p)), false};
+    if (projects_in_place<T>(p)) {
+      apply(p.project, packed, source, pixels,
+            {first_of<float>(p.out, n, start), pixels, p.out.pixel, 0,
+             first_of<const float>(p.x, n, start), p.x.pixel, slopes});
+    } else {
+      apply(p.project, packed, source, pixels, {band.projected, pixels, out, 0});
+      add_to_x<T>(p, n, start, pixels, band.projected);
+    }
   }
 }
 
 int64_t vectors(const Problem& p) { return channels(p) / kLanes; }
 
+// Both layers, the second without its activation, which follows the residual, and its slopes.
 int64_t packed_layers(const Problem& p) {
-  return packed_floats(p.expand) + packed_floats(p.project);
+  return packed_floats(p.expand) + packed_floats(p.project) + padded(p.project.out);
 }
 
 void pack_layers(const Problem& p, float* packed) {
   PointwiseLayer linear = p.project;
-  linear.slope = nullptr;  // it follows the residual
+  linear.slope = nullptr;
   pack(p.expand, packed);
-  pack(linear, packed + packed_floats(p.expand));
+  packed += packed_floats(p.expand);
+  pack(linear, packed);
+  packed += packed_floats(p.project);
+  for (int64_t c = 0; c < p.project.out; c += kLanes) {
+    store(packed + c, load_first(p.project.slope + c, p.project.out - c));
+  }
 }
 
 int64_t shared_floats(const Problem& p) { return Image(p, nullptr).floats; }

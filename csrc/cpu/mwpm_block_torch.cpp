@@ -11,10 +11,27 @@ using Ints = std::vector<int64_t>;
 constexpr const char* kOp = "mwpm_block_cpp";
 constexpr int64_t kLargestOctave = 15;
 
+const ImageKernel<MwpmProblem>& kernel_of(Dtype dtype) {
+  static const ImageKernel<MwpmProblem>* const kernels = LMWP_BEST_KERNEL(mwpm_block_kernels);
+  return kernels[static_cast<int>(dtype)];
+}
+
+// What every call would make of these layers.
+Tensor mwpm_block_pack(const Tensors& expand, const Tensors& project) {
+  STD_TORCH_CHECK(!expand.empty() && expand[0].is_cpu(), kOp, ": expected layers on the CPU");
+  Tensors keep;
+  MwpmProblem p{};
+  p.expand = layer_of(kOp, expand, 4, expand[0], keep);
+  p.project = layer_of(kOp, project, 4, expand[0], keep);
+  const ImageKernel<MwpmProblem>& kernel = kernel_of(Dtype::float32);
+  Tensor packed = empty_floats({kernel.packed_floats(p)});
+  kernel.pack(p, floats(packed));
+  return packed;
+}
+
 Tensor mwpm_block(const Tensor& x, const Tensors& expand, const Tensors& gate,
                   const Tensors& depthwise, const Tensors& project, const Ints& octaves,
-                  const Ints& dilations) {
-  static const ImageKernel<MwpmProblem>* const kernels = LMWP_BEST_KERNEL(mwpm_block_kernels);
+                  const Ints& dilations, const std::optional<Tensor>& packed) {
   STD_TORCH_CHECK(x.dim() == 4 && x.is_cpu() && x.size(1) > 0 && x.size(2) > 0 && x.size(3) > 0,
                   kOp, ": x: expected a 4-D CPU tensor with channels and pixels");
   STD_TORCH_CHECK(!octaves.empty() && octaves.size() == dilations.size(), kOp,
@@ -52,11 +69,19 @@ Tensor mwpm_block(const Tensor& x, const Tensors& expand, const Tensors& gate,
   p.scale = parameter(kOp, depthwise[1], {p.branches, m}, x, keep);
   p.shift = parameter(kOp, depthwise[2], {p.branches, m}, x, keep);
   p.threads = static_cast<int64_t>(torch::stable::get_num_threads());
+  const ImageKernel<MwpmProblem>& kernel = kernel_of(p.dtype);
+  if (packed) {
+    STD_TORCH_CHECK(packed->is_cpu() && packed->is_contiguous() &&
+                        packed->scalar_type() == torch::headeronly::ScalarType::Float &&
+                        packed->numel() == kernel.packed_floats(p),
+                    kOp, ": packed: expected what was made of these layers");
+    p.packed = static_cast<const float*>(packed->const_data_ptr());
+  }
   const Tensor dense = regular(x);
   const Tensor out = empty_output(dense, c, p.rows, p.columns);
   p.x = feature_of(dense);
   p.out = feature_of(out);
-  run_images(kernels[static_cast<int>(p.dtype)], p);
+  run_images(kernel, p);
   return in_layout_of(x, out);
 }
 
@@ -65,4 +90,5 @@ Tensor mwpm_block(const Tensor& x, const Tensors& expand, const Tensors& gate,
 
 STABLE_TORCH_LIBRARY_IMPL(lmwp_ops, CPU, m) {
   m.impl("mwpm_block_cpp", TORCH_BOX(&lmwp::mwpm_block));
+  m.impl("mwpm_block_pack_cpp", TORCH_BOX(&lmwp::mwpm_block_pack));
 }

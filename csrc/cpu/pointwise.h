@@ -41,11 +41,7 @@ static inline Vec products(const float* matrix, int64_t pitch, int64_t rows, int
       sums[i] += load_first(matrix + i * pitch + k, columns - k) * v;
     }
   }
-  transpose(sums);
-  for (int step = 1; step < kLanes; step *= 2) {
-    for (int i = 0; i < kLanes; i += 2 * step) sums[i] += sums[i + step];
-  }
-  return sums[0];
+  return sum_across(sums);
 }
 
 // Values of a few output channels of a layer, `missing` where it has none.
@@ -85,21 +81,29 @@ struct PixelSource {
   bool planar;
 };
 
-// Where pixels go, in rows.
+// Where pixels go, in rows. Pixels `added_pitch` apart may be added before the activation, which
+// may have other slopes than the layer's.
 struct PixelTarget {
   float* first;
   int64_t columns, pitch, row_pitch;
+  const float* added = nullptr;
+  int64_t added_pitch = 0;
+  const float* slopes = nullptr;
 };
 
 // P pixels of V vectors of channels.
 template <int P, int V, bool planar>
 static void pointwise_tile(const PixelSource& source, int64_t inputs, const float* weight,
-                           const float* shift, const float* slope, float* const* to) {
+                           const float* shift, const float* slope, const float* added,
+                           int64_t added_pitch, float* const* to) {
   Vec sum[P][V];
 #pragma GCC unroll 2
   for (int v = 0; v < V; ++v) {
 #pragma GCC unroll 16
-    for (int p = 0; p < P; ++p) sum[p][v] = load<Vec>(shift + v * kLanes);
+    for (int p = 0; p < P; ++p) {
+      sum[p][v] = load<Vec>(shift + v * kLanes);
+      if (added) sum[p][v] += load<Vec>(added + p * added_pitch + v * kLanes);
+    }
   }
   const float* from = source.first;
   const int64_t stride = source.stride;
@@ -127,7 +131,7 @@ static void pointwise_tile(const PixelSource& source, int64_t inputs, const floa
 }
 
 using PointwiseTile = void (*)(const PixelSource&, int64_t, const float*, const float*,
-                               const float*, float* const*);
+                               const float*, const float*, int64_t, float* const*);
 
 // pointwise_tile of `pixels`, 1 to kTilePixels.
 template <int V, bool planar, int P = kTilePixels>
@@ -153,7 +157,9 @@ static void apply_as(const PointwiseLayer& layer, const float* packed, const Pix
     const PointwiseTile one_more = larger_ones ? tile_of(share + 1) : nullptr;
     const PointwiseTile plain = tile_of(share);
     const float* const weight = packed + panel * layer.in;
-    const float *const shift = shifts + panel, *const slope = shifts + out + panel;
+    const float* const shift = shifts + panel;
+    const float* const slope = (target.slopes ? target.slopes : shifts + out) + panel;
+    const float* added = target.added ? target.added + panel : nullptr;
     int64_t row = 0, column = 0;
     PixelSource at = source;
     for (int64_t t = 0; t < tiles; ++t) {
@@ -166,7 +172,9 @@ static void apply_as(const PointwiseLayer& layer, const float* packed, const Pix
           ++row;
         }
       }
-      (t < larger_ones ? one_more : plain)(at, layer.in, weight, shift, slope, to);
+      (t < larger_ones ? one_more : plain)(at, layer.in, weight, shift, slope, added,
+                                           target.added_pitch, to);
+      if (added) added += count * target.added_pitch;
       at.first += count * (planar ? 1 : source.stride);
     }
   }

@@ -23,6 +23,23 @@ static inline void transpose(Vec* v) {
   }
 }
 
+// Lane i of the result joins all lanes of vector i; the vectors are used up.
+template <typename Join>
+static inline Vec join_across(Vec* v, Join join) {
+#pragma GCC unroll 4
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+#pragma GCC unroll 8
+    for (int i = 0; i < half; ++i) {
+      v[i] = join(interleave_low(v[i], v[i + half]), interleave_high(v[i], v[i + half]));
+    }
+  }
+  return v[0];
+}
+
+static inline Vec sum_across(Vec* v) {
+  return join_across(v, [](Vec a, Vec b) { return a + b; });
+}
+
 // Writes a vector for each pixel at to + pixel * step: its values in `channels` <= kLanes planes,
 // zeros behind them. Whole vectors of pixels are read and written.
 static inline void transpose_planes(const float* planes, int64_t plane, int64_t channels,

@@ -1,6 +1,7 @@
 """optimize_for_inference of LMWP-Net: its logits, on the fused ops."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -122,6 +123,17 @@ def test_state_survives_a_copy() -> None:
     assert not torch.equal(other(images), fused(images))
     other.load_state_dict(fused.state_dict())
     assert torch.equal(other(images), fused(images))
+
+
+def test_packed_weights_follow_the_module() -> None:
+    fused = optimize_for_inference(network())
+    images = torch.randn(1, 3, 32, 32)
+    before = fused(images)
+    assert torch.equal(copy.deepcopy(fused)(images), before)
+    assert torch.equal(pickle.loads(pickle.dumps(fused))(images), before)
+    assert_same_logits(fused.double()(images.double()), before)
+    assert_same_logits(fused.float()(images), before)
+    assert not any("packed" in name for name in fused.state_dict())
 
 
 def test_runs_on_every_backend_and_needs_no_gradient() -> None:

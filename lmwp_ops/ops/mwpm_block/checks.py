@@ -27,6 +27,7 @@ def check(
     project: Sequence[Tensor],
     octaves: Sequence[int],
     dilations: Sequence[int],
+    packed: Tensor | None = None,
 ) -> None:
     """Raise ValueError unless the op can compute these arguments."""
     named = {"expand": expand, "gate": gate, "depthwise": depthwise, "project": project}

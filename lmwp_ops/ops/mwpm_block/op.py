@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from lmwp_ops import _dispatch
+from lmwp_ops import _dispatch, _loader
 from lmwp_ops._autograd import invoke
 from lmwp_ops._layout import empty_like_layout
 from lmwp_ops._library import define
@@ -17,11 +18,12 @@ from lmwp_ops.ops.mwpm_block.example import example
 
 _SCHEMA = (
     "(Tensor x, Tensor[] expand, Tensor[] gate, Tensor[] depthwise, Tensor[] project, "
-    "int[] octaves, int[] dilations) -> Tensor"
+    "int[] octaves, int[] dilations, Tensor? packed=None) -> Tensor"
 )
 define(OP, _SCHEMA)
 # Implemented by the compiled library _C.
 define(f"{OP}_cpp", _SCHEMA)
+define(f"{OP}_pack_cpp", "(Tensor[] expand, Tensor[] project) -> Tensor")
 
 
 def mwpm_block(
@@ -31,6 +33,7 @@ def mwpm_block(
     depthwise: Sequence[Tensor],
     project: Sequence[Tensor],
     branches: Branches,
+    packed: Tensor | None = None,
 ) -> Tensor:
     """A residual bottleneck over depthwise branches that each image weighs for itself.
 
@@ -48,6 +51,8 @@ def mwpm_block(
         depthwise: weights [K, m, 3, 3], scale [K, m], shift [K, m]; see `multiscale_mix`.
         project: weight [C, m, 1, 1], scale [C], shift [C], slope [C].
         branches: K pairs (octave, dilation), octave 0 to 15, dilation at least 1.
+        packed: what `pack` made of expand and project as they are now, so that the CPU kernel
+            does not do it again.
 
     Parameters have the dtype of x; with 16-bit x they may stay float32.
 
@@ -58,7 +63,7 @@ def mwpm_block(
         ValueError: an argument does not fit, or a gradient is asked for; the message names it.
         BackendError: a backend forced by `use_backend` cannot run the call.
     """
-    args = _bind(x, expand, gate, depthwise, project, branches)
+    args = _bind(x, expand, gate, depthwise, project, branches, packed)
     if _dispatch.is_decomposed():
         check(*args)
         return reference.forward(*args)
@@ -73,9 +78,22 @@ def _bind(
     depthwise: Sequence[Tensor],
     project: Sequence[Tensor],
     branches: Branches,
+    packed: Tensor | None = None,
 ) -> tuple[Any, ...]:
-    octaves, dilations = split_branches(OP, branches)
-    return x, list(expand), list(gate), list(depthwise), list(project), octaves, dilations
+    layers = (list(layer) for layer in (expand, gate, depthwise, project))
+    return x, *layers, *split_branches(OP, branches), packed
+
+
+def pack(expand: Sequence[Tensor], project: Sequence[Tensor]) -> Tensor | None:
+    """The layers as the CPU kernel reads them on this processor; None where it does not run."""
+    if _loader.status()["_C"] is not None or expand[0].device.type != "cpu":
+        return None
+    if expand[0].dtype == torch.float64:
+        return None
+    packed: Tensor = getattr(torch.ops.lmwp_ops, f"{OP}_pack_cpp").default(
+        list(expand), list(project)
+    )
+    return packed
 
 
 def _fake(x: Tensor, *_: Any) -> Tensor:

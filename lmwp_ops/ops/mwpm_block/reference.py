@@ -19,6 +19,7 @@ def forward(
     project: Sequence[Tensor],
     octaves: Sequence[int],
     dilations: Sequence[int],
+    packed: Tensor | None = None,
 ) -> Tensor:
     """See `lmwp_ops.mwpm_block`; arguments are taken as already checked."""
     read = x.to(compute_dtype(x))

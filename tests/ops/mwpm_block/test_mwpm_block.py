@@ -12,7 +12,7 @@ from torch.library import opcheck
 import lmwp_ops
 from lmwp_ops import _loader
 from lmwp_ops._examples import convert
-from lmwp_ops.ops.mwpm_block import reference
+from lmwp_ops.ops.mwpm_block import pack, reference
 
 from ..exactness import (
     LAYOUTS,
@@ -167,3 +167,18 @@ def test_the_kernel_names_what_it_cannot_take() -> None:
         kernel(*convert(args, lambda t: t.double()))
     with pytest.raises(RuntimeError, match="expected layers from and to the channels of x"):
         kernel(args[0][:, 1:], *args[1:])
+
+
+@pytest.mark.skipif(_loader.status()["_C"] is not None, reason=str(_loader.status()["_C"]))
+@pytest.mark.parametrize("case", [CASES[0], CASES[5], CASES[12]], ids=str)
+def test_layers_may_be_packed_before(case: Case) -> None:
+    args = draw(case)
+    packed = pack(args[1], args[4])
+    assert torch.equal(op(*args, packed), op(*args))
+    with pytest.raises(RuntimeError, match="packed: expected what was made of these layers"):
+        op(*args, packed[1:])
+
+
+def test_float64_layers_are_not_packed() -> None:
+    args = draw(CASES[5])
+    assert pack(*([p.double() for p in args[i]] for i in (1, 4))) is None
