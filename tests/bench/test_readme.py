@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lmwp_bench.report import hardware_table, markdown_table
+from lmwp_bench.report import hardware_table, markdown_table, ranges_table
 from lmwp_bench.results import load, load_folder
 
 ROOT = Path(__file__).parent.parent.parent
@@ -28,6 +28,12 @@ def test_tables_are_those_of_the_stored_results() -> None:
     stored = load_folder(RESULTS)
     for name in TABLES:
         assert markdown_table(stored[name]) in README
+
+
+def test_ranges_of_ops_are_those_of_the_stored_results() -> None:
+    stored = load_folder(RESULTS)
+    of_ops = [stored[name] for name in sorted(stored) if name.startswith("ops-")]
+    assert ranges_table(of_ops) in README
 
 
 def test_verified_hardware_is_that_of_the_stored_results() -> None:

@@ -5,7 +5,7 @@
 import pytest
 
 from lmwp_bench import results as bench
-from lmwp_bench.report import hardware_table, markdown_table, write_report
+from lmwp_bench.report import hardware_table, markdown_table, ranges_table, write_report
 from lmwp_bench.report.numbers import flattened, significant
 from lmwp_models.errors import UserError
 
@@ -147,6 +147,33 @@ def test_markdown_tells_cases_of_one_name_apart():
     text = markdown_table(run_of([ok("eager", 1.0, params=hot), ok("eager", 3.0, params=cold)]))
     assert "| an_op | small · cache hot | 1.00 |" in text
     assert "| an_op | small · cache cold | 3.00 |" in text
+
+
+def test_ranges_are_those_of_the_best_of_ours_in_cache():
+    def case(name, ours, peer, **params):
+        of = {"case": name, "params": {"direction": "forward", "cache": "hot"} | params}
+        return [
+            ok("eager", 8.0, **of),
+            ok("openvino", peer, 8.0 / peer, **of),
+            ok("lmwp-cpp", ours, 8.0 / ours, **of),
+            ok("lmwp-modules", 2 * ours, 4.0 / ours, **of),
+        ]
+
+    run = run_of(
+        [
+            *case("a", 1.0, 2.0),
+            *case("b", 2.0, 1.0),
+            *case("c", 4.0, 4.0),
+            *case("d", 8.0, 4.0, cache="cold"),
+            *case("e", 4.0, 2.0, direction="forward+backward"),
+            *network_case(1, 4.0),
+            ok("eager", 8.0, case="f", params={"direction": "forward", "cache": "hot"}),
+        ]
+    )
+    assert ranges_table([run]).splitlines()[2:] == [
+        "| an_op | forward | 3 | 2.00× / 4.00× / 8.00× | 0.500× / 1.00× / 2.00× | 1 |",
+        "| an_op | forward+backward | 1 | 2.00× / 2.00× / 2.00× | 0.500× / 0.500× / 0.500× | 1 |",
+    ]
 
 
 CHECK = {
