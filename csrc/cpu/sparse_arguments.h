@@ -104,8 +104,8 @@ class SparseWeight {
     const int32_t* const inputs = indices_of(indices[1], in, keep_);
     check_range(outputs, out, shape[0]);
     check_range(inputs, in, shape[1]);
-    STD_TORCH_CHECK(std::adjacent_find(inputs, inputs + in, std::greater_equal<>()) == inputs + in,
-                    kSparseOp, ": indices: expected rising inputs");
+    check_rising(outputs, out);
+    check_rising(inputs, in);
     const float* const weight =
         parameter(kSparseOp, values, {out, in, shape[2], shape[3]}, x, keep_);
     values_ = weight;
@@ -114,11 +114,14 @@ class SparseWeight {
     columns_.resize(width);
     std::iota(columns_.begin(), columns_.end(), 0);
     // Kept channels first, then those whose sums are empty.
-    const auto pruned = std::stable_partition(
-        outputs_.begin(), outputs_.end(),
-        [&](int32_t channel) { return std::binary_search(outputs, outputs + out, channel); });
-    STD_TORCH_CHECK(pruned - outputs_.begin() == out, kSparseOp,
-                    ": indices: expected rising outputs");
+    outputs_.assign(outputs, outputs + out);
+    for (int32_t c = 0, next = 0; c < shape[0]; ++c) {
+      if (next < out && outputs[next] == c) {
+        ++next;
+      } else {
+        outputs_.push_back(c);
+      }
+    }
     for (int64_t o = 0; o < out; o += kSparseTile) {
       matrix_.rows.push_back({&outputs_[o], std::min(kSparseTile, out - o), 1, width,
                               weight + o * width, columns_.data(), width});
@@ -134,6 +137,12 @@ class SparseWeight {
     bool rises = offset[0] == 0 && offset[rows] == blocks;
     for (int64_t r = 0; r < rows; ++r) rises = rises && offset[r] <= offset[r + 1];
     STD_TORCH_CHECK(rises, kSparseOp, ": indices: expected offsets that rise from 0 to the blocks");
+  }
+
+  static void check_rising(const int32_t* index, int64_t count) {
+    STD_TORCH_CHECK(
+        std::adjacent_find(index, index + count, std::greater_equal<>()) == index + count,
+        kSparseOp, ": indices: expected rising ones");
   }
 
   static void check_range(const int32_t* index, int64_t count, int64_t end) {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lmwp_ops.ops.sparse_conv2d import SparseConvWeight, sparse_conv2d
@@ -102,6 +104,9 @@ class SparseConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N, C, H, W] to [N, O, H', W']."""
+        if self._is_plain(x):
+            settings = (self.stride, self.padding, self.dilation, self.groups)
+            return F.conv2d(x, self.values, self.bias, *settings)
         affine = None
         if self.scale is not None and self.shift is not None:
             affine = (self.scale, self.shift)
@@ -112,6 +117,16 @@ class SparseConv2d(nn.Module):
             dilation=self.dilation,
             affine=affine,
             slope=self.slope,
+        )
+
+    def _is_plain(self, x: Tensor) -> bool:
+        """Whether torch's convolution is all there is to do, without gradients to be masked."""
+        return (
+            self.format == "dense"
+            and self.scale is None
+            and self.slope is None
+            and x.dtype == self.values.dtype
+            and not torch.is_grad_enabled()
         )
 
     def extra_repr(self) -> str:

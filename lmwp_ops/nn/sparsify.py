@@ -6,11 +6,12 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from lmwp_ops.nn.goctconv2d import GOctConv2d
 from lmwp_ops.nn.sparse_conv2d import SparseConv2d
 from lmwp_ops.ops.sparse_conv2d.layout import TORCH_FORMATS
 from lmwp_ops.ops.sparse_conv2d.speed import predicted_gain
@@ -67,7 +68,10 @@ def sparsify(
 
     Args:
         model: any module; it is left in the mode it is in.
-        masks: by the name of an `nn.Conv2d` as in `named_modules`, what is kept of its weight.
+        masks: by the name of an `nn.Conv2d` or a `GOctConv2d` as in `named_modules`, what is kept
+            of its weight. Where no sparse convolution can take its place - an octave one, one of a
+            class of its own, one whose weight the model takes without calling it (told by `args`) -
+            the module stays, with zeros for what is pruned, and the report says why.
         args: arguments of the model. It is called once with them to learn the sizes of the maps;
             where `format` is `auto`, each convolution is then timed on its map both ways, and where
             dense turns out to be faster it is kept in the format `dense`, which keeps what is
@@ -77,26 +81,53 @@ def sparsify(
     Raises:
         ValueError: a name is of no convolution, or a mask does not fit; the model is as it was.
     """
-    convs = {name: _conv(model, name) for name in masks}
+    convs = {name: _conv(model, name, mask) for name, mask in masks.items()}
     inputs = _inputs(model, convs, args) if args else {}
-    made = {
-        name: _sparse(conv, masks[name], inputs.get(name), format) for name, conv in convs.items()
-    }
+    made: dict[str, SparseConv2d | str] = {}
+    for name, conv in convs.items():
+        why_not = _why_not(conv, called=not args or name in inputs)
+        made[name] = why_not or _sparse(conv, masks[name], inputs.get(name), format)
     rows = []
     for name, module in made.items():
-        row, chosen = _row(name, convs[name], module, masks[name], inputs.get(name), format)
+        conv, mask = convs[name], masks[name]
+        if isinstance(module, str):
+            rows.append(_masked(name, conv, mask, module))
+            continue
+        row, chosen = _row(name, conv, module, mask, inputs.get(name), format)
         rows.append(row)
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, chosen)
     return SparsifyReport(rows)
 
 
-def _conv(model: nn.Module, name: str) -> nn.Conv2d:
+def _conv(model: nn.Module, name: str, mask: Tensor) -> nn.Conv2d:
+    """The convolution of this name; an octave one passes for another, as it has a weight."""
     found = dict(model.named_modules()).get(name)
-    if type(found) is not nn.Conv2d:
+    if not isinstance(found, nn.Conv2d | GOctConv2d):
         got = "no module" if found is None else type(found).__name__
-        raise ValueError(f"sparsify: masks: expected the names of nn.Conv2d, got {name!r}: {got}")
-    return found
+        expected = "expected the names of nn.Conv2d or GOctConv2d"
+        raise ValueError(f"sparsify: masks: {expected}, got {name!r}: {got}")
+    if mask.shape != found.weight.shape:
+        expected = f"expected the shape {list(found.weight.shape)} of the weight"
+        raise ValueError(f"sparsify: mask of {name!r}: {expected}, got {list(mask.shape)}")
+    return cast(nn.Conv2d, found)
+
+
+def _why_not(conv: nn.Conv2d, called: bool) -> str | None:
+    """Why a sparse convolution cannot take the place of a module."""
+    if isinstance(conv, GOctConv2d):
+        return "dense: octave convolution, of several scales at once"
+    if type(conv) is not nn.Conv2d:
+        return f"dense: {type(conv).__name__} may compute something else than nn.Conv2d"
+    return None if called else "dense: the model takes its weight and does not call it"
+
+
+def _masked(name: str, conv: nn.Conv2d, mask: Tensor, reason: str) -> SparsifiedConv:
+    """The row of a module that stays, with zeros for what is pruned."""
+    kept = mask.ne(0).to(conv.weight.device)
+    with torch.no_grad():
+        conv.weight.mul_(kept)
+    return SparsifiedConv(name, "dense", float(kept.float().mean()), None, None, reason)
 
 
 def _inputs(
@@ -109,6 +140,7 @@ def _inputs(
             lambda _, given, name=name: seen.update({name: given[0].detach()})
         )
         for name, conv in convs.items()
+        if isinstance(conv, nn.Conv2d)
     ]
     try:
         with torch.no_grad(), _evaluating(model):

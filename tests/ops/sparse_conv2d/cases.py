@@ -52,8 +52,6 @@ CASES = [
     Case((1, 8, 6, 10), 12, "block", block=(2, 4), groups=2, stride=(1, 2)),
     Case((2, 3, 8, 9), 6, "block", (3, 3), block=(2, 9), padding=(1, 1), density=0.5),
     Case((2, 5, 15, 17), 5, "taps", (3, 3), groups=5, padding=(1, 1), density=0.6),
-    Case((2, 3, 10, 21), 6, "taps", (3, 3), groups=3, padding=(1, 1), density=0.6),
-    Case((1, 4, 25, 40), 4, "taps", (5, 3), groups=4, padding=(3, 7), dilation=(2, 9)),
     Case((1, 40, 28, 28), 40, "taps", (3, 3), groups=40, stride=(2, 2), padding=(1, 1)),
     Case((1, 6, 20, 9), 6, "taps", (5, 3), groups=6, padding=(4, 2), dilation=(2, 2)),
     Case((2, 4, 13, 11), 6, "taps", (3, 3), stride=(3, 2), padding=(2, 0), dilation=(1, 2)),
@@ -66,6 +64,8 @@ CASES = [
     Case((1, 9, 14, 15), 21, "channels", (3, 3), padding=(1, 1), density=0.5),
     Case((2, 6, 9, 9), 5, "channels", (3, 3), stride=(2, 2), padding=(1, 1), density=0.7),
     Case((1, 6, 9, 9), 5, "channels", density=0.0),
+    Case((2, 3, 10, 21), 6, "taps", (3, 3), groups=3, padding=(1, 1), density=0.6),
+    Case((1, 4, 25, 40), 4, "taps", (5, 3), groups=4, padding=(3, 7), dilation=(2, 9)),
 ]
 """Maps of one pixel and of many, odd widths, empty and full masks, every format."""
 

@@ -33,6 +33,8 @@ def test_is_the_masked_convolution(name: str) -> None:
     module = SparseConv2d.from_conv(conv, mask, format)
     x = torch.randn(2, 6, 13, 11)
     torch.testing.assert_close(module(x), conv(x), rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(module(x), conv(x), rtol=1e-4, atol=1e-5)
     assert torch.equal(module.weight.to_dense(), conv.weight)
     assert module.format in repr(module)
 

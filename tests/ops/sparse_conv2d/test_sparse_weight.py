@@ -176,7 +176,7 @@ def test_errors_name_argument_expected_and_got(name: str) -> None:
         SparseConvWeight.from_dense(**{"weight": W, "mask": PARTLY, **changes})
 
 
-@pytest.mark.parametrize("case", [CASES[0], CASES[9], CASES[18], CASES[24], HALF], ids=str)
+@pytest.mark.parametrize("case", [CASES[0], CASES[9], CASES[16], CASES[22], HALF], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_files_keep_everything(case: Case, dtype: torch.dtype, tmp_path: Path) -> None:
     pytest.importorskip("safetensors")
