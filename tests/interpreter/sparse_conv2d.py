@@ -20,6 +20,7 @@ CASES = (
     (Case((1, 66, 4, 8), 3, "unstructured", density=0.1, epilogue="slope"), HALF),
     (Case((1, 6, 9, 7), 4, "unstructured", groups=2, stride=(2, 1), padding=(1, 0)), BFLOAT),
     (Case((1, 5, 7, 7), 3, "unstructured", density=0.0), FLOAT),
+    (Case((1, 9, 2, 8), 2, "unstructured", density=1.0, epilogue="bias"), HALF),
     (Case((1, 6, 7, 9), 6, "block", block=(4, 1), density=0.5), FLOAT),
     (Case((1, 5, 4, 8), 20, "block", block=(16, 1), epilogue="affine slope"), BFLOAT),
     (Case((1, 32, 4, 8), 20, "block", block=(16, 16), density=0.5), HALF),
@@ -78,7 +79,7 @@ def forward() -> None:
 
 def gradients() -> None:
     launch._ENOUGH_PROGRAMS = 4
-    each(CASES[2:4] + CASES[6:12:2] + CASES[14:], check_gradients)
+    each(CASES[2:5] + CASES[7:13:2] + CASES[15:], check_gradients)
 
 
 def parts() -> None:

@@ -31,7 +31,7 @@ NARROW_CONFIGS = [
 WIDE_CONFIGS = [
     {"OUT": 16, "ENTRIES": 1, "PIXELS": 256, "BLOCKS": 1, "num_warps": 2},
     {"OUT": 16, "ENTRIES": 1, "PIXELS": 128, "BLOCKS": 1, "num_warps": 2},
-    {"OUT": 16, "ENTRIES": 1, "PIXELS": 256, "BLOCKS": 4, "num_warps": 2},
+    {"OUT": 16, "ENTRIES": 1, "PIXELS": 128, "BLOCKS": 4, "num_warps": 2},
     {"OUT": 16, "ENTRIES": 1, "PIXELS": 256, "BLOCKS": 1, "num_warps": 4},
 ]
 """Candidates for the others: products are of float32 and added one entry at a time."""
