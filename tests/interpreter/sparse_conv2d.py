@@ -79,7 +79,7 @@ def forward() -> None:
 
 def gradients() -> None:
     launch._ENOUGH_PROGRAMS = 4
-    each(CASES[2:5] + CASES[7:13:2] + CASES[15:], check_gradients)
+    each(CASES[2:5] + CASES[7:13:2] + CASES[12:13] + CASES[15:], check_gradients)
 
 
 def parts() -> None:
