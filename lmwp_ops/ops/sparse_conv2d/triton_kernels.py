@@ -20,6 +20,13 @@ SINGLE_CONFIGS = [
 ]
 """Candidates for blocks of one channel: entries at a time, pixels of a program and its blocks."""
 
+SCATTERED_CONFIGS = [
+    {"ENTRIES": 4, "PIXELS": 256, "BLOCKS": 4, "num_warps": 4},
+    {"ENTRIES": 8, "PIXELS": 256, "BLOCKS": 1, "num_warps": 4},
+    {"ENTRIES": 4, "PIXELS": 512, "BLOCKS": 4, "num_warps": 4},
+]
+"""The same where pixels read others than themselves, which takes an address each."""
+
 NARROW_CONFIGS = [
     {"OUT": 64, "ENTRIES": 16, "PIXELS": 128, "BLOCKS": 1, "num_warps": 4},
     {"OUT": 32, "ENTRIES": 32, "PIXELS": 64, "BLOCKS": 1, "num_warps": 4},

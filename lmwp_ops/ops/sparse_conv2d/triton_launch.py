@@ -289,7 +289,8 @@ def _config(
     narrow: bool,
     spacing: Spacing,
 ) -> dict[str, int]:
-    kind = "SINGLE" if rows == 1 else "NARROW" if narrow else "WIDE"
+    single = "SINGLE" if spacing.is_flat else "SCATTERED"
+    kind = single if rows == 1 else "NARROW" if narrow else "WIDE"
     first, second, *others = getattr(module, f"{kind}_CONFIGS")
     few = result.shape[0] * result.shape[2] * result.shape[3] < _FEW_PIXELS
     candidates = [second, first, *others] if few else [first, second, *others]
