@@ -20,6 +20,7 @@ CASES = (
     (Case((1, 66, 4, 8), 3, "unstructured", density=0.1, epilogue="slope"), HALF),
     (Case((1, 6, 9, 7), 4, "unstructured", groups=2, stride=(2, 1), padding=(1, 0)), BFLOAT),
     (Case((1, 5, 7, 7), 3, "unstructured", density=0.0), FLOAT),
+    (Case((1, 9, 2, 8), 2, "unstructured", density=1.0, epilogue="bias"), HALF),
     (Case((1, 6, 7, 9), 6, "block", block=(4, 1), density=0.5), FLOAT),
     (Case((1, 5, 4, 8), 20, "block", block=(16, 1), epilogue="affine slope"), BFLOAT),
     (Case((1, 32, 4, 8), 20, "block", block=(16, 16), density=0.5), HALF),
@@ -38,8 +39,8 @@ CASES = (
 """Every format; vectors of pixels and single ones, blocks that are not full, nothing kept."""
 
 PARTS = (
-    (Case((2, 66, 4, 16), 2, "unstructured", density=0.1), FLOAT),
-    (Case((1, 16, 4, 16), 70, "channels", density=0.9), HALF),
+    (Case((2, 66, 2, 16), 2, "unstructured", density=0.06), FLOAT),
+    (Case((1, 16, 4, 16), 70, "channels", density=0.7), HALF),
     (Case((3, 32, 4, 5), 32, "block", block=(16, 16), density=0.6), HALF),
 )
 """Several blocks of channels, of entries and of pixels."""
@@ -78,27 +79,22 @@ def forward() -> None:
 
 def gradients() -> None:
     launch._ENOUGH_PROGRAMS = 4
-    each(CASES[2:4] + CASES[6:12:2] + CASES[14:], check_gradients)
-
-
-def _divide() -> None:
-    """Into programs that have several blocks."""
-    launch._FEW_PIXELS, launch._FEWEST_PIXELS, launch._MOST_ELEMENTS = 1, 16, 1024
-    launch._ENOUGH_PROGRAMS = 4
+    each(CASES[2:5] + CASES[7:13:2] + CASES[12:13] + CASES[15:], check_gradients)
 
 
 def parts() -> None:
-    """The values may be wider than the feature, too."""
-    _divide()
+    """Programs with several blocks; values that are wider than the feature; wrong indices."""
+    launch._FEW_PIXELS, launch._FEWEST_PIXELS, launch._MOST_ELEMENTS = 1, 16, 1024
+    launch._ENOUGH_PROGRAMS = 4
     each(PARTS, check_forward)
+    each(PARTS, check_gradients)
     x, values, *rest = draw(replace(PARTS[2][0], epilogue=""), HALF)
     wide = (x, values.float(), *rest)
     assert torch.equal(launch.forward(*wide), launch.forward(x, values, *rest))
-
-
-def gradients_of_parts() -> None:
-    _divide()
-    each(PARTS, check_gradients)
+    for case, dtype in PARTS:
+        x, values, indices, *rest = draw(case, dtype)
+        indices[-1][0], indices[0][-1] = 2**30, 2**30
+        assert launch.forward(x, values, indices, *rest).shape[0] == len(x)
 
 
 def layouts() -> None:

@@ -28,7 +28,7 @@ CHECKS = {
     "multiscale": ("sums", "defaults", "options", "dilations"),
     "multiscale_mix": ("forward", "gradients", "levels", "parts", "kinds"),
     "multiscale_norm_mix": ("forward", "gradients", "parts", "kinds"),
-    "sparse_conv2d": ("forward", "gradients", "parts", "gradients_of_parts", "layouts"),
+    "sparse_conv2d": ("forward", "gradients", "parts", "layouts"),
 }
 MAXIMUM = "tl.maximum(best, value.to(tl.float32), propagate_nan=tl.PropagateNan.ALL)"
 FAULTS = {
@@ -85,7 +85,11 @@ FAULTS = {
         "plain(splits) * plain(images)",
         "plain(images)",
     ),
-    "pruned channels left out": ("sparse_conv2d forward", "range(begin, end)", "range(end, end)"),
+    "pruned channels left out": (
+        "sparse_conv2d forward",
+        "range(begin, end, c",
+        "range(end, end, c",
+    ),
     "slabs left out": ("sparse_conv2d parts", "range(s.slabs)", "range(1)"),
     "pruned taps not turned": (
         "sparse_conv2d layouts",
@@ -93,7 +97,7 @@ FAULTS = {
         "padding - (2 - tap) * dilation",
     ),
     "splits of pruned sums overlap": (
-        "sparse_conv2d gradients_of_parts",
+        "sparse_conv2d parts",
         "first_tile = split *",
         "first_tile = 0 * split *",
     ),

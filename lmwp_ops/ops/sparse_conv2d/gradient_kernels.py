@@ -23,6 +23,11 @@ SINGLE_CONFIGS = [
     {"ENTRIES": 8, "PIXELS": 256, "num_warps": 2},
     {"ENTRIES": 4, "PIXELS": 1024, "num_warps": 4},
 ]
+SCATTERED_CONFIGS = [
+    {"ENTRIES": 8, "PIXELS": 256, "num_warps": 4},
+    {"ENTRIES": 4, "PIXELS": 256, "num_warps": 4},
+    {"ENTRIES": 4, "PIXELS": 512, "num_warps": 4},
+]
 NARROW_CONFIGS = [
     {"OUT": 32, "ENTRIES": 32, "PIXELS": 32, "num_warps": 4},
     {"OUT": 32, "ENTRIES": 16, "PIXELS": 64, "num_warps": 4},

@@ -20,6 +20,13 @@ SINGLE_CONFIGS = [
 ]
 """Candidates for blocks of one channel: entries at a time, pixels of a program and its blocks."""
 
+SCATTERED_CONFIGS = [
+    {"ENTRIES": 4, "PIXELS": 256, "BLOCKS": 4, "num_warps": 4},
+    {"ENTRIES": 8, "PIXELS": 256, "BLOCKS": 1, "num_warps": 4},
+    {"ENTRIES": 4, "PIXELS": 512, "BLOCKS": 4, "num_warps": 4},
+]
+"""The same where pixels read others than themselves, which takes an address each."""
+
 NARROW_CONFIGS = [
     {"OUT": 64, "ENTRIES": 16, "PIXELS": 128, "BLOCKS": 1, "num_warps": 4},
     {"OUT": 32, "ENTRIES": 32, "PIXELS": 64, "BLOCKS": 1, "num_warps": 4},
@@ -31,7 +38,7 @@ NARROW_CONFIGS = [
 WIDE_CONFIGS = [
     {"OUT": 16, "ENTRIES": 1, "PIXELS": 256, "BLOCKS": 1, "num_warps": 2},
     {"OUT": 16, "ENTRIES": 1, "PIXELS": 128, "BLOCKS": 1, "num_warps": 2},
-    {"OUT": 16, "ENTRIES": 1, "PIXELS": 256, "BLOCKS": 4, "num_warps": 2},
+    {"OUT": 16, "ENTRIES": 1, "PIXELS": 128, "BLOCKS": 4, "num_warps": 2},
     {"OUT": 16, "ENTRIES": 1, "PIXELS": 256, "BLOCKS": 1, "num_warps": 4},
 ]
 """Candidates for the others: products are of float32 and added one entry at a time."""
@@ -254,13 +261,13 @@ def _fill(
     first, after = block * FILLED, (block + 1) * FILLED
     begin = tl.load(listed + first, mask=(block > 0) & (first < s.kept), other=0)
     end = tl.load(listed + after, mask=after < s.kept, other=s.channels)
-    for i in range(begin, end):
-        if tl.max((channel == i).to(tl.int32)) == 0:
-            pruned = tl.zeros((1, 1), tl.int32) + i
-            there = (pruned >= 0) & (pruned < s.channels)
-            nothing = tl.zeros((1, pixel.shape[1]), tl.float32)
-            value = _finish(nothing, parameters, pruned, there, BIAS, AFFINE, PRELU)
-            _store(result, image, pruned, pixel, there, value, s)
+    for top in range(begin, end, channel.shape[0]):
+        pruned = top + tl.arange(0, channel.shape[0])[:, None]
+        kept = tl.max((pruned == channel.trans()).to(tl.int32), 1, keep_dims=True)
+        there = (kept == 0) & (pruned >= 0) & (pruned < tl.minimum(end, s.channels))
+        nothing = tl.zeros((channel.shape[0], pixel.shape[1]), tl.float32)
+        value = _finish(nothing, parameters, pruned, there, BIAS, AFFINE, PRELU)
+        _store(result, image, pruned, pixel, there, value, s)
 
 
 @triton.jit

@@ -17,10 +17,9 @@ from lmwp_ops.ops.sizes.triton_kernels import passed
 from lmwp_ops.ops.sparse_conv2d import gradient_kernels, reference, triton_kernels
 from lmwp_ops.ops.sparse_conv2d.checks import output_size
 from lmwp_ops.ops.sparse_conv2d.gradient_kernels import SumSizes
-from lmwp_ops.ops.sparse_conv2d.layout import slab_count
+from lmwp_ops.ops.sparse_conv2d.matrix import Matrix, matrix_of, transposed_matrix_of
 from lmwp_ops.ops.sparse_conv2d.reference import Kinds
-from lmwp_ops.ops.sparse_conv2d.transposed import transpose
-from lmwp_ops.ops.sparse_conv2d.triton_kernels import Packed, Sizes, Source, Steps
+from lmwp_ops.ops.sparse_conv2d.triton_kernels import Sizes, Source, Steps
 
 Tensors = list[Tensor]
 
@@ -32,27 +31,6 @@ _MOST_ELEMENTS = 8192  # of a program's result
 _MOST_ROWS = 256  # and columns of a block
 _STAGES = 3  # of loads ahead of the tensor cores
 _LEAST_OF_PRODUCT = 16  # rows of matrices that tensor cores multiply
-
-
-@dataclass(frozen=True, slots=True)
-class Matrix:
-    """A pruned weight, or its transpose, as kernels walk it.
-
-    `channels` are those of the result; `rows` how many make a block, None where that is free
-    because all of them share the entries; what else there is the kernels tell.
-    """
-
-    values: Tensor
-    index: Tensor
-    offsets: Tensor
-    listed: Tensor
-    channels: int
-    rows: int | None
-    columns: tuple[int, int, int]
-    slabs: int
-    group_channels: int
-    group_inputs: int
-    packed: Packed  # from block to block where rows are free: from channel to channel
 
 
 class Spacing(NamedTuple):
@@ -104,7 +82,7 @@ def forward(
             *(x, values, indices, bias, scale, shift, slope),
             *(format, shape, block, stride, padding, dilation, groups),
         )
-    matrix = _matrix(values, indices, format, shape, block, groups)
+    matrix = matrix_of(values, indices, format, shape, block, groups)
     spacing = _spacing(shape, stride, padding, dilation)
     size = output_size(x, shape, stride, padding, dilation)
     y = x.new_empty(x.shape[0], shape[0], *size)
@@ -142,22 +120,25 @@ def backward(
     wants_x, wants_values, _, wants_bias, *wants_rest = wanted
     given = (scale, shift, slope)
     wants_epilogue = [want and bool(kind) for want, kind in zip(wants_rest, given, strict=True)]
-    matrix = _matrix(values, indices, format, shape, block, groups)
+    matrix = matrix_of(values, indices, format, shape, block, groups)
     spacing = _spacing(shape, stride, padding, dilation)
     z = None
     if slope or wants_epilogue[0]:
         z = torch.empty_like(grad, dtype=torch.float32, memory_format=torch.contiguous_format)
         _convolve(x, matrix, spacing, (bias, [], [], []), z)
-    dz, parameters = epilogue_backward(grad.float(), z, 0, scale, shift, slope, wants_epilogue)
+    wide = grad.float() if scale or slope else grad
+    dz, parameters = epilogue_backward(wide, z, 0, scale, shift, slope, wants_epilogue)
     narrow = planar(dz.to(x.dtype))
     grad_x, grad_values = [], []
     if wants_x:
-        whole = _transposed(values, indices, format, shape, block, groups)
+        whole = transposed_matrix_of(values, indices, format, shape, block, groups)
         dx = x.new_empty(x.shape)
         grad_x = [with_layout_of(x, _convolve_transposed(narrow, whole, spacing, dx))]
     if wants_values:
         grad_values = [_add_up(x, narrow, matrix, spacing)]
-    grad_bias = [dz.sum((0, 2, 3)).to(bias[0].dtype)] if wants_bias and bias else []
+    grad_bias = []
+    if wants_bias and bias:
+        grad_bias = [dz.sum((0, 2, 3), dtype=torch.float32).to(bias[0].dtype)]
     grad_scale, grad_shift, grad_slope = ([] if g is None else [g] for g in parameters)
     return grad_x, grad_values, [], grad_bias, grad_scale, grad_shift, grad_slope
 
@@ -171,91 +152,6 @@ def _spacing(
 ) -> Spacing:
     kernel, *rest = ((pair[0], pair[1]) for pair in (shape[2:], stride, padding, dilation))
     return Spacing(kernel, *rest)
-
-
-def _matrix(
-    values: Tensor,
-    indices: Sequence[Tensor],
-    format: str,
-    shape: Sequence[int],
-    block: Sequence[int],
-    groups: int,
-) -> Matrix:
-    """The weight that x is convolved by."""
-    outputs, inputs, height, width = shape
-    if format == "channels":
-        kept, used = indices
-        taps = height * width
-        return Matrix(
-            values=values.contiguous(),
-            index=used,
-            offsets=used,
-            listed=kept,
-            channels=outputs,
-            rows=None,
-            columns=(taps, 1, taps),
-            slabs=1,
-            group_channels=outputs,
-            group_inputs=0,
-            packed=Packed(len(used) * taps, taps, 1, len(used) * taps),
-        )
-    offsets, columns = indices
-    rows, count = block
-    return Matrix(
-        values=values.contiguous(),
-        index=columns,
-        offsets=offsets,
-        listed=columns,
-        channels=outputs,
-        rows=rows,
-        columns=(count, 1, count),
-        slabs=slab_count(format, shape),
-        group_channels=outputs // groups,
-        group_inputs=inputs,
-        packed=Packed(0, rows * count, rows, 1),
-    )
-
-
-def _transposed(
-    values: Tensor,
-    indices: Sequence[Tensor],
-    format: str,
-    shape: Sequence[int],
-    block: Sequence[int],
-    groups: int,
-) -> Matrix:
-    """The weight that gradients of the result are convolved by."""
-    taps, channels = shape[2] * shape[3], shape[1] * groups
-    if format == "channels":
-        kept, used = indices
-        return Matrix(
-            values=values.contiguous(),
-            index=kept,
-            offsets=kept,
-            listed=used,
-            channels=channels,
-            rows=None,
-            columns=(taps, 1, taps),
-            slabs=1,
-            group_channels=channels,
-            group_inputs=0,
-            packed=Packed(taps, len(used) * taps, 1, taps),
-        )
-    found = transpose(values, indices, shape, block, groups)
-    _, rows, count = found.values.shape
-    return Matrix(
-        values=found.values,
-        index=found.index,
-        offsets=found.offsets,
-        listed=found.index,
-        channels=channels,
-        rows=rows,
-        columns=(count, taps, 1),
-        slabs=1,
-        group_channels=channels,
-        group_inputs=0,
-        packed=Packed(0, rows * count, 1, count),
-    )
 
 
 def _convolve(
@@ -393,7 +289,8 @@ def _config(
     narrow: bool,
     spacing: Spacing,
 ) -> dict[str, int]:
-    kind = "SINGLE" if rows == 1 else "NARROW" if narrow else "WIDE"
+    single = "SINGLE" if spacing.is_flat else "SCATTERED"
+    kind = single if rows == 1 else "NARROW" if narrow else "WIDE"
     first, second, *others = getattr(module, f"{kind}_CONFIGS")
     few = result.shape[0] * result.shape[2] * result.shape[3] < _FEW_PIXELS
     candidates = [second, first, *others] if few else [first, second, *others]
