@@ -100,7 +100,8 @@ class FusedMWPM(Folded):
         return mwpm_by_layers(x, expand, gate, depthwise, project, self.branches)
 
     def _pack(self) -> None:
-        self.packed = mwpm_block.pack(self._kept("expand"), self._kept("project"))
+        names = ("expand", "depthwise", "project")
+        self.packed = mwpm_block.pack(*map(self._kept, names))
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
         super()._apply(*args, **kwargs)
