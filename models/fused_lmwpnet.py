@@ -109,7 +109,7 @@ class FusedMWPM(Folded):
         return self
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        super().__setstate__(state)
         self._pack()  # the processor may be another one
 
 
