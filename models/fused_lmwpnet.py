@@ -100,7 +100,8 @@ class FusedMWPM(Folded):
         return mwpm_by_layers(x, expand, gate, depthwise, project, self.branches)
 
     def _pack(self) -> None:
-        self.packed = mwpm_block.pack(self._kept("expand"), self._kept("project"))
+        names = ("expand", "depthwise", "project")
+        self.packed = mwpm_block.pack(*map(self._kept, names))
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
         super()._apply(*args, **kwargs)
@@ -108,7 +109,7 @@ class FusedMWPM(Folded):
         return self
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        super().__setstate__(state)
         self._pack()  # the processor may be another one
 
 

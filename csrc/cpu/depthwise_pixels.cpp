@@ -43,10 +43,9 @@ void pack(const DepthwiseProblem& problem, const DepthwiseBranch& branch, float*
   }
 }
 
-// The taps of an output pixel that exist: where they read, from the pixel's first element on.
-template <typename T>
+// The taps of an output pixel that exist: where they read, from the input's first element on.
 struct Taps {
-  const T* from[kMostTaps];
+  int64_t from[kMostTaps];
   const float* weight[kMostTaps];
   int64_t count = 0;
 };
@@ -69,24 +68,26 @@ class Row {
     const int64_t inner = min(branch_.out_width, ceil_div(reach, stride));
     const int64_t last = branch_.width - reach - 1;
     const int64_t outer = max(inner, last < 0 ? 0 : min(branch_.out_width, last / stride + 1));
-    for (int64_t w = 0; w < inner; ++w) pixels<1>(w);
+    for (int64_t w = 0; w < inner; ++w) pixels<1>(w, taps_of(w), 0);
+    const Taps taps = taps_of(inner);
+    const int64_t step = stride * branch_.x_stride[3];
     int64_t w = inner;
-    for (; w + kPixels <= outer; w += kPixels) pixels<kPixels>(w);
-    for (; w < branch_.out_width; ++w) pixels<1>(w);
+    for (; w + kPixels <= outer; w += kPixels) pixels<kPixels>(w, taps, (w - inner) * step);
+    for (; w < branch_.out_width; ++w) pixels<1>(w, taps_of(w), 0);
   }
 
  private:
-  // `count` pixels from column w on, of which all have the taps that the first one has.
+  // `count` pixels from column w on, which read `offset` behind the taps.
   template <int count>
-  void pixels(int64_t w) const {
-    const Taps<T> taps = taps_of(w);
+  void pixels(int64_t w, const Taps& taps, int64_t offset) const {
+    const T* const x = x_ + offset;
     const int64_t step = problem_.stride * branch_.x_stride[3], pitch = branch_.y_stride[3];
     T* const to = y_ + w * pitch;
     for_vectors<1>(branch_.channels, [&]<int, Part part>(int64_t c, int64_t lanes) {
       Vec sum[count] = {};
       for (int64_t t = 0; t < taps.count; ++t) {
         const Vec weight = get<part>(taps.weight[t] + c, lanes);
-        const T* from = taps.from[t] + c;
+        const T* from = x + taps.from[t] + c;
 #pragma GCC unroll 8
         for (int p = 0; p < count; ++p, from += step) sum[p] += weight * get<part>(from, lanes);
       }
@@ -100,16 +101,18 @@ class Row {
     });
   }
 
-  Taps<T> taps_of(int64_t w) const {
-    const int64_t reach = problem_.kernel / 2, pitch = align(branch_.channels);
-    Taps<T> taps;
-    for (int64_t t = 0; t < problem_.kernel * problem_.kernel; ++t) {
-      const int64_t dy = t / problem_.kernel - reach, dx = t % problem_.kernel - reach;
-      const int64_t row = h_ * problem_.stride + dy * dilation_;
-      const int64_t column = w * problem_.stride + dx * dilation_;
-      if (row < 0 || row >= branch_.height || column < 0 || column >= branch_.width) continue;
-      taps.from[taps.count] = x_ + row * branch_.x_stride[2] + column * branch_.x_stride[3];
-      taps.weight[taps.count++] = taps_ + t * pitch;
+  Taps taps_of(int64_t w) const {
+    const int64_t kernel = problem_.kernel, reach = kernel / 2, pitch = align(branch_.channels);
+    Taps taps;
+    for (int64_t i = 0; i < kernel; ++i) {
+      const int64_t row = h_ * problem_.stride + (i - reach) * dilation_;
+      if (row < 0 || row >= branch_.height) continue;
+      for (int64_t j = 0; j < kernel; ++j) {
+        const int64_t column = w * problem_.stride + (j - reach) * dilation_;
+        if (column < 0 || column >= branch_.width) continue;
+        taps.from[taps.count] = row * branch_.x_stride[2] + column * branch_.x_stride[3];
+        taps.weight[taps.count++] = taps_ + (i * kernel + j) * pitch;
+      }
     }
     return taps;
   }

@@ -48,6 +48,50 @@ int64_t mixed_rows(const Problem& p) {
 
 int64_t mixed_bands(const Problem& p) { return ceil_div(p.rows, mixed_rows(p)); }
 
+// What the parameters become: both layers, the second without its activation, which follows the
+// residual, the slopes of that, and taps [branches, 9, channels] and shifts of the branches, zeros
+// beyond their channels.
+struct Packed {
+  Packed(const Problem& p, float* memory) {
+    Pieces pieces(memory);
+    expand = pieces.take(packed_floats(p.expand));
+    project = pieces.take(packed_floats(p.project));
+    slopes = pieces.take(padded(p.project.out));
+    taps = pieces.take(p.branches * kTaps * channels(p));
+    shifts = pieces.take(p.branches * channels(p));
+    floats = pieces.floats();
+  }
+
+  float *expand, *project, *slopes, *taps, *shifts;
+  int64_t floats;
+};
+
+int64_t packed_parameters(const Problem& p) { return Packed(p, nullptr).floats; }
+
+void pack_parameters(const Problem& p, float* memory) {
+  const Packed packed(p, memory);
+  PointwiseLayer linear = p.project;
+  linear.slope = nullptr;
+  pack(p.expand, packed.expand);
+  pack(linear, packed.project);
+  for (int64_t c = 0; c < p.project.out; c += kLanes) {
+    store(packed.slopes + c, load_first(p.project.slope + c, p.project.out - c));
+  }
+  const int64_t m = p.expand.out, pitch = channels(p);
+  clear(packed.taps, p.branches * kTaps * pitch);
+  clear(packed.shifts, p.branches * pitch);
+  for (int64_t k = 0; k < p.branches; ++k) {
+    for (int64_t c = 0; c < m; ++c) {
+      const int64_t entry = k * m + c;
+      packed.shifts[k * pitch + c] = p.shift[entry];
+      for (int64_t tap = 0; tap < kTaps; ++tap) {
+        packed.taps[(k * kTaps + tap) * pitch + c] =
+            p.scale[entry] * p.weights[entry * kTaps + tap];
+      }
+    }
+  }
+}
+
 // What is known of an image.
 struct Image {
   Image(const Problem& p, float* memory) : highest(highest_octave(p)) {
@@ -183,12 +227,13 @@ void pool_row(const Problem& p, const Image& image, int64_t octave, int64_t r) {
 template <typename T>
 void expand(const Problem& p, int64_t n, float* shared, float* own, int64_t first, int64_t last) {
   const Image image(p, shared);
+  const Packed packed(p, const_cast<float*>(p.packed));
   for (int64_t band = first; band < last; ++band) {
     const int64_t begin = band * expanded_rows(p), end = min(p.rows, begin + expanded_rows(p));
     const int64_t pixels = (end - begin) * p.columns;
     const PixelSource source = pixels_of<T>(p.x, n, begin * p.columns, p.expand.in, pixels, own);
     image.maps[0].clear_borders(begin, end);
-    apply(p.expand, p.packed, source, pixels, image.maps[0].target(begin));
+    apply(p.expand, packed.expand, source, pixels, image.maps[0].target(begin));
     sum_rows(image.maps[0], begin, end, image.sums + band * channels(p));
     for (int64_t octave = 1; octave <= image.highest; ++octave) {
       const int64_t from = begin >> octave, to = extent(end, octave);
@@ -257,18 +302,16 @@ void find_shares(const Problem& p, const Image& image, int64_t channel) {
 
 // Taps and shifts times the shares; where there is none, zeros whatever they are.
 void fold_shares(const Problem& p, const Image& image, int64_t channel) {
-  const int64_t rows = min(kLanes, p.expand.out - channel), m = channels(p);
+  const int64_t m = channels(p);
+  const Packed packed(p, const_cast<float*>(p.packed));
   Vec shift{};
   for (int64_t k = 0; k < p.branches; ++k) {
-    const int64_t first = k * p.expand.out + channel;
     const Vec share = load<Vec>(image.shares + k * m + channel);
     const auto where_shared = [&](Vec v) { return share == 0.0f ? Vec{} : v; };
-    const Vec factor = share * load_first(p.scale + first, rows);
-    shift += where_shared(share * load_first(p.shift + first, rows));
-    for (int64_t tap = 0; tap < kTaps; ++tap) {
-      float given[kLanes] = {};
-      for (int64_t i = 0; i < rows; ++i) given[i] = p.weights[(first + i) * kTaps + tap];
-      store(image.taps + (k * kTaps + tap) * m + channel, where_shared(factor * load<Vec>(given)));
+    shift += where_shared(share * load<Vec>(packed.shifts + k * m + channel));
+    for (int64_t tap = k * kTaps; tap < (k + 1) * kTaps; ++tap) {
+      const Vec given = load<Vec>(packed.taps + tap * m + channel);
+      store(image.taps + tap * m + channel, where_shared(share * given));
     }
   }
   store(image.shift + channel, shift);
@@ -374,43 +417,25 @@ template <typename T>
 void project(const Problem& p, int64_t n, float* shared, float* own, int64_t first, int64_t last) {
   const Image image(p, shared);
   const Band band(p, image, own);
-  const float* const packed = p.packed + packed_floats(p.expand);
+  const Packed packed(p, const_cast<float*>(p.packed));
   const int64_t out = padded(p.project.out);
-  const float* const slopes = packed + packed_floats(p.project);
   for (int64_t i = first; i < last; ++i) {
     const int64_t begin = i * mixed_rows(p), end = min(p.rows, begin + mixed_rows(p));
     const int64_t start = begin * p.columns, pixels = (end - begin) * p.columns;
     mix_branches(p, image, band, begin, end);
     const PixelSource source{band.sums, spaced_pixel(channels(p)), false};
     if (projects_in_place<T>(p)) {
-      apply(p.project, packed, source, pixels,
+      apply(p.project, packed.project, source, pixels,
             {first_of<float>(p.out, n, start), pixels, p.out.pixel, 0,
-             first_of<const float>(p.x, n, start), p.x.pixel, slopes});
+             first_of<const float>(p.x, n, start), p.x.pixel, packed.slopes});
     } else {
-      apply(p.project, packed, source, pixels, {band.projected, pixels, out, 0});
+      apply(p.project, packed.project, source, pixels, {band.projected, pixels, out, 0});
       add_to_x<T>(p, n, start, pixels, band.projected);
     }
   }
 }
 
 int64_t vectors(const Problem& p) { return channels(p) / kLanes; }
-
-// Both layers, the second without its activation, which follows the residual, and its slopes.
-int64_t packed_layers(const Problem& p) {
-  return packed_floats(p.expand) + packed_floats(p.project) + padded(p.project.out);
-}
-
-void pack_layers(const Problem& p, float* packed) {
-  PointwiseLayer linear = p.project;
-  linear.slope = nullptr;
-  pack(p.expand, packed);
-  packed += packed_floats(p.expand);
-  pack(linear, packed);
-  packed += packed_floats(p.project);
-  for (int64_t c = 0; c < p.project.out; c += kLanes) {
-    store(packed + c, load_first(p.project.slope + c, p.project.out - c));
-  }
-}
 
 int64_t shared_floats(const Problem& p) { return Image(p, nullptr).floats; }
 
@@ -429,8 +454,8 @@ constexpr ImageStep<Problem> kSteps[] = {{expanded_bands, flushing<Problem, expa
                                          {}};
 
 template <typename T>
-constexpr ImageKernel<Problem> kKernel = {packed_layers, pack_layers, shared_floats, own_floats<T>,
-                                          kSteps<T>};
+constexpr ImageKernel<Problem> kKernel = {packed_parameters, pack_parameters, shared_floats,
+                                          own_floats<T>, kSteps<T>};
 
 }  // namespace
 

@@ -16,13 +16,25 @@ const ImageKernel<MwpmProblem>& kernel_of(Dtype dtype) {
   return kernels[static_cast<int>(dtype)];
 }
 
-// What every call would make of these layers.
-Tensor mwpm_block_pack(const Tensors& expand, const Tensors& project) {
-  STD_TORCH_CHECK(!expand.empty() && expand[0].is_cpu(), kOp, ": expected layers on the CPU");
+void set_branches(MwpmProblem& p, const Tensors& depthwise, const Tensor& x, Tensors& keep) {
+  const int64_t m = p.expand.out;
+  STD_TORCH_CHECK(depthwise.size() == 3, kOp, ": depthwise: expected three tensors");
+  p.weights = parameter(kOp, depthwise[0], {p.branches, m, 3, 3}, x, keep);
+  p.scale = parameter(kOp, depthwise[1], {p.branches, m}, x, keep);
+  p.shift = parameter(kOp, depthwise[2], {p.branches, m}, x, keep);
+}
+
+// What every call would make of these parameters.
+Tensor mwpm_block_pack(const Tensors& expand, const Tensors& depthwise, const Tensors& project) {
+  STD_TORCH_CHECK(
+      !expand.empty() && expand[0].is_cpu() && !depthwise.empty() && depthwise[0].dim() == 4, kOp,
+      ": expected parameters on the CPU");
   Tensors keep;
   MwpmProblem p{};
   p.expand = layer_of(kOp, expand, 4, expand[0], keep);
   p.project = layer_of(kOp, project, 4, expand[0], keep);
+  p.branches = depthwise[0].size(0);
+  set_branches(p, depthwise, expand[0], keep);
   const ImageKernel<MwpmProblem>& kernel = kernel_of(Dtype::float32);
   Tensor packed = empty_floats({kernel.packed_floats(p)});
   kernel.pack(p, floats(packed));
@@ -64,17 +76,14 @@ Tensor mwpm_block(const Tensor& x, const Tensors& expand, const Tensors& gate,
             parameter(kOp, gate[3], {p.branches * m, hidden}, x, keep),
             parameter(kOp, gate[4], {p.branches * m}, x, keep),
             parameter(kOp, gate[5], {m}, x, keep)};
-  STD_TORCH_CHECK(depthwise.size() == 3, kOp, ": depthwise: expected three tensors");
-  p.weights = parameter(kOp, depthwise[0], {p.branches, m, 3, 3}, x, keep);
-  p.scale = parameter(kOp, depthwise[1], {p.branches, m}, x, keep);
-  p.shift = parameter(kOp, depthwise[2], {p.branches, m}, x, keep);
+  set_branches(p, depthwise, x, keep);
   p.threads = static_cast<int64_t>(torch::stable::get_num_threads());
   const ImageKernel<MwpmProblem>& kernel = kernel_of(p.dtype);
   if (packed) {
     STD_TORCH_CHECK(packed->is_cpu() && packed->is_contiguous() &&
                         packed->scalar_type() == torch::headeronly::ScalarType::Float &&
                         packed->numel() == kernel.packed_floats(p),
-                    kOp, ": packed: expected what was made of these layers");
+                    kOp, ": packed: expected what was made of these parameters");
     p.packed = static_cast<const float*>(packed->const_data_ptr());
   }
   const Tensor dense = regular(x);

@@ -11,10 +11,13 @@ constexpr int kTaps = 9;
 constexpr int kColumns = kLanes == 16 ? 12 : 8;  // whose sums are in registers
 constexpr int64_t kStrip = 24;                   // columns
 
-// Floats from pixel to pixel: an odd number of vectors, so that the same vector of many pixels does
-// not fall onto a few sets of a cache.
+constexpr int64_t kLines = 2;  // of a cache, that a pixel may have without being spaced
+
+// Floats from pixel to pixel: of large ones an odd number of vectors, so that the same vector of
+// many pixels does not fall onto a few sets of a cache.
 static inline int64_t spaced_pixel(int64_t channels) {
-  return (ceil_div(channels, kLanes) | 1) * kLanes;
+  const int64_t vectors = ceil_div(channels, kLanes);
+  return (vectors * kLanes > kLines * kAlign ? vectors | 1 : vectors) * kLanes;
 }
 
 // Rows of pixels with zeros on both sides: those on the left of a row are those on the right of the

@@ -23,7 +23,7 @@ _SCHEMA = (
 define(OP, _SCHEMA)
 # Implemented by the compiled library _C.
 define(f"{OP}_cpp", _SCHEMA)
-define(f"{OP}_pack_cpp", "(Tensor[] expand, Tensor[] project) -> Tensor")
+define(f"{OP}_pack_cpp", "(Tensor[] expand, Tensor[] depthwise, Tensor[] project) -> Tensor")
 
 
 def mwpm_block(
@@ -51,8 +51,8 @@ def mwpm_block(
         depthwise: weights [K, m, 3, 3], scale [K, m], shift [K, m]; see `multiscale_mix`.
         project: weight [C, m, 1, 1], scale [C], shift [C], slope [C].
         branches: K pairs (octave, dilation), octave 0 to 15, dilation at least 1.
-        packed: what `pack` made of expand and project as they are now, so that the CPU kernel
-            does not do it again.
+        packed: what `pack` made of expand, depthwise and project as they are now, so that the CPU
+            kernel does not do it again.
 
     Parameters have the dtype of x; with 16-bit x they may stay float32.
 
@@ -84,15 +84,15 @@ def _bind(
     return x, *layers, *split_branches(OP, branches), packed
 
 
-def pack(expand: Sequence[Tensor], project: Sequence[Tensor]) -> Tensor | None:
-    """The layers as the CPU kernel reads them on this processor; None where it does not run."""
-    if _loader.status()["_C"] is not None or expand[0].device.type != "cpu":
+def pack(
+    expand: Sequence[Tensor], depthwise: Sequence[Tensor], project: Sequence[Tensor]
+) -> Tensor | None:
+    """The parameters as the CPU kernel reads them on this processor; None where it does not run."""
+    like = expand[0]
+    if _loader.status()["_C"] or like.device.type != "cpu" or like.dtype == torch.float64:
         return None
-    if expand[0].dtype == torch.float64:
-        return None
-    packed: Tensor = getattr(torch.ops.lmwp_ops, f"{OP}_pack_cpp").default(
-        list(expand), list(project)
-    )
+    op = getattr(torch.ops.lmwp_ops, f"{OP}_pack_cpp").default
+    packed: Tensor = op(list(expand), list(depthwise), list(project))
     return packed
 
 

@@ -43,6 +43,15 @@ class Case:
         return "-".join(words)
 
 
+# 1 x 1 convolutions of one branch of pixels, which have a kernel of their own.
+PIXELS = [
+    Case((16,), (32,), (21, 19), layout="channels_last"),
+    Case((33,), (20,), (7, 13), batch=2, layout="sliced_channels_last"),
+    Case((0, 5), (0, 17), (14, 26), dtype=torch.bfloat16, layout="channels_last"),
+    Case((40,), (1,), (8, 6), dtype=torch.float16, layout="channels_last", epilogue=False),
+]
+
+
 def draw(case: Case, parameter_dtype: torch.dtype | None = None) -> tuple[Any, ...]:
     """Arguments of the op."""
     dtype = parameter_dtype or case.dtype

@@ -7,7 +7,7 @@ from lmwp_ops import _loader
 
 from ..exactness import errors_in_roundings
 from ..instruction_sets import INSTRUCTION_SETS, run_under
-from .cases import Case, draw, grid, truth
+from .cases import PIXELS, Case, draw, grid, truth
 
 pytestmark = pytest.mark.skipif(
     _loader.status()["_C"] is not None, reason=str(_loader.status()["_C"])
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(
 def worst_errors() -> list[float]:
     """Largest error of each case in units of its dtype's rounding of the largest value."""
     errors = []
-    for case in grid():
+    for case in (*grid(), *PIXELS):
         torch.manual_seed(0)
         args = draw(case)
         ys = torch.ops.lmwp_ops.goctconv2d_cpp.default(*args)

@@ -15,7 +15,7 @@ import lmwp_ops
 from lmwp_ops.ops.goctconv2d import reference
 
 from ..exactness import LAYOUTS, assert_as_exact, assert_same_for_any_threads
-from .cases import DTYPES, Case, draw, grid, in_dtype, shapes, truth
+from .cases import DTYPES, PIXELS, Case, draw, grid, in_dtype, shapes, truth
 
 op = torch.ops.lmwp_ops.goctconv2d.default
 op_backward = torch.ops.lmwp_ops.goctconv2d_backward.default
@@ -27,7 +27,7 @@ def assert_right(case: Case, args: tuple[Any, ...]) -> None:
     assert [tuple(y.shape) for y in ys] == shapes(args)
 
 
-@pytest.mark.parametrize("case", grid(), ids=str)
+@pytest.mark.parametrize("case", [*grid(), *PIXELS], ids=str)
 def test_is_as_exact_as_the_reference(case: Case) -> None:
     assert_right(case, draw(case))
 

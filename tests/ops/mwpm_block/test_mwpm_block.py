@@ -171,14 +171,14 @@ def test_the_kernel_names_what_it_cannot_take() -> None:
 
 @pytest.mark.skipif(_loader.status()["_C"] is not None, reason=str(_loader.status()["_C"]))
 @pytest.mark.parametrize("case", [CASES[0], CASES[5], CASES[12]], ids=str)
-def test_layers_may_be_packed_before(case: Case) -> None:
+def test_parameters_may_be_packed_before(case: Case) -> None:
     args = draw(case)
-    packed = pack(args[1], args[4])
+    packed = pack(args[1], args[3], args[4])
     assert torch.equal(op(*args, packed), op(*args))
-    with pytest.raises(RuntimeError, match="packed: expected what was made of these layers"):
+    with pytest.raises(RuntimeError, match="packed: expected what was made of these"):
         op(*args, packed[1:])
 
 
-def test_float64_layers_are_not_packed() -> None:
+def test_float64_parameters_are_not_packed() -> None:
     args = draw(CASES[5])
-    assert pack(*([p.double() for p in args[i]] for i in (1, 4))) is None
+    assert pack(*([p.double() for p in args[i]] for i in (1, 3, 4))) is None
