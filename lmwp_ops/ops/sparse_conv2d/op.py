@@ -137,10 +137,11 @@ def _fake_backward(grad: Tensor, x: Tensor, *args: Any) -> tuple[list[Tensor], .
     return empty_gradients([x], ([values], [], *lists), wanted)
 
 
-def _refuse_dense(x: Tensor, values: Tensor, indices: list[Tensor], *rest: Any) -> str | None:
-    if rest[4] == "2:4":
-        return "two of every four inputs are for torch's own kernels"
-    return "its weight is kept dense: see the weight's reason" if rest[4] == "dense" else None
+def _refuse_cpp(x: Tensor, values: Tensor, indices: list[Tensor], *rest: Any) -> str | None:
+    return {
+        "dense": "its weight is kept dense: see the weight's reason",
+        "2:4": "two of every four inputs are for torch's own kernels",
+    }.get(rest[4])
 
 
 def _refuse_cuda(x: Tensor, values: Tensor, indices: list[Tensor], *rest: Any) -> str | None:
@@ -167,7 +168,7 @@ register(
     triton=_triton.launcher(__package__, "forward"),
     bind=_bind,
     example=example,
-    refuse={"cpp": _refuse_dense, "cuda": _refuse_cuda},
+    refuse={"cpp": _refuse_cpp, "cuda": _refuse_cuda},
 )
 register_gradient(
     OP,

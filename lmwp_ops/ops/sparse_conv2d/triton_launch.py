@@ -17,6 +17,7 @@ from lmwp_ops.ops.sizes.triton_kernels import passed
 from lmwp_ops.ops.sparse_conv2d import gradient_kernels, reference, triton_kernels
 from lmwp_ops.ops.sparse_conv2d.checks import output_size
 from lmwp_ops.ops.sparse_conv2d.gradient_kernels import SumSizes
+from lmwp_ops.ops.sparse_conv2d.layout import TORCH_FORMATS
 from lmwp_ops.ops.sparse_conv2d.matrix import Matrix, matrix_of, transposed_matrix_of
 from lmwp_ops.ops.sparse_conv2d.reference import Kinds
 from lmwp_ops.ops.sparse_conv2d.triton_kernels import Sizes, Source, Steps
@@ -144,7 +145,7 @@ def backward(
 
 
 def _is_for_torch(format: str, block: Sequence[int]) -> bool:
-    return format == "dense" or max(block) > _MOST_ROWS
+    return format in TORCH_FORMATS or max(block) > _MOST_ROWS
 
 
 def _spacing(
