@@ -18,12 +18,14 @@ from .compiling import Kernels, assert_does_not_spill, compiled, variants
 HALF = torch.float16
 SINGLE = Case((8, 64, 56, 56), 64, "unstructured", density=0.2)
 BLOCK = Case((8, 64, 56, 56), 64, "block", block=(16, 16), density=0.5)
-CHANNELS = Case((1, 40, 28, 28), 40, "channels", (3, 3), padding=(1, 1), epilogue="bias")
+CHANNELS = Case(
+    (1, 64, 28, 28), 64, "channels", (3, 3), density=0.9, padding=(1, 1), epilogue="bias"
+)
 CASES = (
     *(SINGLE, BLOCK, CHANNELS),
     Case((64, 64, 56, 56), 64, "block", block=(4, 1), density=0.5),
-    Case((64, 64, 56, 56), 64, "channels", density=0.5),
-    Case((64, 40, 56, 56), 40, "channels", (3, 3), padding=(1, 1), density=0.5),
+    Case((64, 64, 56, 56), 64, "channels", density=0.9),
+    Case((64, 64, 56, 56), 64, "channels", (3, 3), padding=(1, 1), density=0.9),
     Case((8, 16, 56, 56), 16, "taps", (3, 3), groups=16, padding=(1, 1), density=0.5),
     Case((8, 16, 56, 56), 16, "taps", (3, 3), stride=(2, 2), padding=(1, 1), density=0.5),
 )

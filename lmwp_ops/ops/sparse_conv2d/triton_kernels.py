@@ -28,9 +28,9 @@ SCATTERED_CONFIGS = [
 """The same where pixels read others than themselves, which takes an address each."""
 
 NARROW_CONFIGS = [
-    {"OUT": 64, "ENTRIES": 16, "PIXELS": 128, "BLOCKS": 1, "num_warps": 4},
+    {"OUT": 32, "ENTRIES": 16, "PIXELS": 128, "BLOCKS": 1, "num_warps": 4},
     {"OUT": 32, "ENTRIES": 32, "PIXELS": 64, "BLOCKS": 1, "num_warps": 4},
-    {"OUT": 64, "ENTRIES": 32, "PIXELS": 128, "BLOCKS": 1, "num_warps": 8},
+    {"OUT": 64, "ENTRIES": 16, "PIXELS": 128, "BLOCKS": 1, "num_warps": 8},
     {"OUT": 32, "ENTRIES": 16, "PIXELS": 256, "BLOCKS": 1, "num_warps": 8},
 ]
 """Candidates for blocks of several channels on tensor cores, at most OUT where that is free."""
