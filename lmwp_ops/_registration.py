@@ -37,8 +37,9 @@ def register(
     launches Triton kernels and imports them when called; `bind` turns the arguments of the public
     function into those of the op; `example(device, dtype, shapes)` makes arguments of the op that
     reach all parts of its kernels, with branches of `shapes` or tiny ones; `refuse` holds, by
-    compiled backend, what says why the library cannot run a call, where it cannot run every one.
+    backend, what says why it cannot run a call, where it cannot run every one.
     """
+    refuse = refuse or {}
 
     def checked_example(
         device: torch.device, dtype: torch.dtype, shapes: Shapes | None
@@ -49,12 +50,10 @@ def register(
 
     runs = {backend: getattr(torch.ops.lmwp_ops, f"{op}_{backend}").default for backend in compiled}
     candidates = [
-        _compiled_candidate(
-            backend, run, validates=backend == "cpp", also=(refuse or {}).get(backend)
-        )
+        _compiled_candidate(backend, run, validates=backend == "cpp", also=refuse.get(backend))
         for backend, run in runs.items()
     ]
-    candidates += _everywhere(triton, reference)
+    candidates += _everywhere(triton, reference, refuse.get("triton"))
     _implement(op, check, fake, compiled)
     for device_type in _DEVICES:
         LIBRARY.impl(op, partial(_run_autocast, op, device_type), f"Autocast{device_type.upper()}")
@@ -71,6 +70,7 @@ def register_gradient(
     triton: Callable[..., Any] | None = None,
     kept_outputs: int = 0,
     example: Example | None = None,
+    refuse: Mapping[str, Callable[..., str | None]] | None = None,
 ) -> None:
     """Give the op its gradient, through the defined `<op>_backward`, and that op no gradient.
 
@@ -82,11 +82,12 @@ def register_gradient(
     rest is as in `register`.
     """
     name = f"{op}_backward"
-
+    refuse = refuse or {}
     candidates = [
-        _compiled_candidate(backend, run, validates=False) for backend, run in compiled.items()
+        _compiled_candidate(backend, run, validates=False, also=refuse.get(backend))
+        for backend, run in compiled.items()
     ]
-    candidates += _everywhere(triton, reference)
+    candidates += _everywhere(triton, reference, refuse.get("triton"))
     _implement(name, check, fake)
     _autograd.register(op, kept_outputs)
     example = example or partial(_gradients_of, op)
@@ -112,16 +113,28 @@ def _implement(
 
 
 def _everywhere(
-    triton: Callable[..., Any] | None, reference: Callable[..., Any]
+    triton: Callable[..., Any] | None,
+    reference: Callable[..., Any],
+    also: Callable[..., str | None] | None,
 ) -> list[_dispatch.Candidate]:
     """The candidates that no compiled library implements."""
     candidates = [_dispatch.Candidate("reference", reference)]
     if triton is not None:
-        why_not = _triton.why_not()
         candidates.append(
-            _dispatch.Candidate("triton", triton, unavailable=why_not, refuse=_triton.refuse)
+            _dispatch.Candidate(
+                "triton",
+                triton,
+                unavailable=_triton.why_not(),
+                refuse=partial(_refuse_triton, also),
+            )
         )
     return candidates
+
+
+def _refuse_triton(
+    also: Callable[..., str | None] | None, xs: Tensor | list[Tensor], *rest: Any
+) -> str | None:
+    return _triton.refuse(xs) or (also(xs, *rest) if also else None)
 
 
 def _as_given(*args: Any) -> tuple[Any, ...]:
@@ -163,7 +176,7 @@ def _compiled_candidate(
     run: Callable[..., Any],
     *,
     validates: bool,
-    also: Callable[..., str | None] | None = None,
+    also: Callable[..., str | None] | None,
 ) -> _dispatch.Candidate:
     """The candidate that runs what a compiled library implements."""
     library, device_type = {"cpp": ("_C", "cpu"), "cuda": ("_C_cuda", "cuda")}[backend]

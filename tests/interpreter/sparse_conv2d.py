@@ -34,7 +34,6 @@ CASES = (
     (Case((1, 6, 5, 6), 5, "channels", (3, 3), stride=(2, 2), padding=(1, 1), density=0.7), HALF),
     (Case((1, 6, 9, 9), 5, "channels", density=0.0), FLOAT),
     (Case((0, 6, 9, 9), 5, "channels", density=0.5), HALF),
-    (Case((1, 4, 5, 4), 3, "dense", (3, 3), density=0.5), FLOAT),
 )
 """Every format; vectors of pixels and single ones, blocks that are not full, nothing kept."""
 

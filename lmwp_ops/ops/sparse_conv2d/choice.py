@@ -53,7 +53,7 @@ def choose(
 def fastest(kept: Mask, groups: int, size: Size, device_type: str) -> Choice:
     """The most regular format that a mask allows, unless torch's dense convolution is faster."""
     if device_type != "cpu":
-        return Choice("dense", reason=f"there are no sparse kernels for {device_type}")
+        return Choice("dense", reason=f"nothing was measured on {device_type}")
     if (why_not := _loader.why_not("_C")) is not None:
         return Choice("dense", reason=f"the sparse kernels are not loaded: {why_not}")
     choice = regular(kept, groups)

@@ -7,8 +7,6 @@ import torch
 from torch import Tensor
 
 from lmwp_ops.ops._epilogue import strip_epilogue
-from lmwp_ops.ops.sparse_conv2d import reference
-from lmwp_ops.ops.sparse_conv2d.layout import TORCH_FORMATS
 from lmwp_ops.ops.sparse_conv2d.reference import Kinds, Tensors
 
 
@@ -30,12 +28,8 @@ def backward(
     groups: int,
     wanted: Sequence[bool],
 ) -> Kinds:
-    """`reference.backward`, which also computes it for the formats that torch convolves."""
+    """See `reference.backward`."""
     settings: tuple[Any, ...] = (format, shape, block, stride, padding, dilation, groups)
-    epilogue = (bias, scale, shift, slope)
-    if format in TORCH_FORMATS:
-        everything: tuple[Any, ...] = (grad, x, values, indices, *epilogue, *settings, wanted)
-        return reference.backward(*everything)
     wants_x, wants_values, _, wants_bias, *wants_epilogue = wanted
 
     def convolve(wide: Tensors) -> Tensors:

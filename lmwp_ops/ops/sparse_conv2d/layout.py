@@ -25,8 +25,11 @@ from torch import Tensor
 FORMATS = ("dense", "2:4", "channels", "unstructured", "block", "taps")
 """Those that a weight can have; `auto` chooses one of them."""
 
-TORCH_FORMATS = ("dense", "2:4")
-"""Those that torch convolves."""
+TORCH_FORMATS = {
+    "dense": "its weight is kept dense: see the weight's reason",
+    "2:4": "two of every four inputs are for torch's own kernels",
+}
+"""Those that torch convolves, and why."""
 
 BLOCK_FORMATS = ("unstructured", "block", "taps")
 """Those that hold a matrix in blocks."""

@@ -16,7 +16,10 @@ from lmwp_ops.ops.sizes.planes import is_planar
 from lmwp_ops.ops.sparse_conv2d import compiled, reference
 from lmwp_ops.ops.sparse_conv2d.checks import OP, check, check_backward, output_shape
 from lmwp_ops.ops.sparse_conv2d.example import example
+from lmwp_ops.ops.sparse_conv2d.layout import TORCH_FORMATS
 from lmwp_ops.ops.sparse_conv2d.weight import SparseConvWeight
+
+_MOST_ROWS = 256  # of blocks in Triton, and columns
 
 Pair = int | Sequence[int]
 """One int for both directions, or (vertical, horizontal)."""
@@ -137,11 +140,17 @@ def _fake_backward(grad: Tensor, x: Tensor, *args: Any) -> tuple[list[Tensor], .
     return empty_gradients([x], ([values], [], *lists), wanted)
 
 
-def _refuse_cpp(x: Tensor, values: Tensor, indices: list[Tensor], *rest: Any) -> str | None:
-    return {
-        "dense": "its weight is kept dense: see the weight's reason",
-        "2:4": "two of every four inputs are for torch's own kernels",
-    }.get(rest[4])
+_FORMAT, _BLOCK = 7, 9  # where they are among the arguments
+
+
+def _refuse_cpp(*args: Any) -> str | None:
+    return TORCH_FORMATS.get(args[_FORMAT])
+
+
+def _refuse_triton(*args: Any) -> str | None:
+    if max(args[_BLOCK]) > _MOST_ROWS:
+        return f"it has kernels for blocks of at most {_MOST_ROWS} rows and columns"
+    return TORCH_FORMATS.get(args[_FORMAT])
 
 
 def _refuse_cuda(x: Tensor, values: Tensor, indices: list[Tensor], *rest: Any) -> str | None:
@@ -168,7 +177,7 @@ register(
     triton=_triton.launcher(__package__, "forward"),
     bind=_bind,
     example=example,
-    refuse={"cpp": _refuse_cpp, "cuda": _refuse_cuda},
+    refuse={"cpp": _refuse_cpp, "cuda": _refuse_cuda, "triton": _refuse_triton},
 )
 register_gradient(
     OP,
@@ -177,4 +186,8 @@ register_gradient(
     reference=reference.backward,
     compiled={"cpp": compiled.backward},
     triton=_triton.launcher(__package__, "backward"),
+    refuse={
+        "cpp": lambda grad, *args: _refuse_cpp(*args),
+        "triton": lambda grad, *args: _refuse_triton(*args),
+    },
 )

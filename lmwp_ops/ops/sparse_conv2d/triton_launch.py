@@ -14,10 +14,9 @@ from lmwp_ops._tuning import tuned
 from lmwp_ops.ops._epilogue import epilogue_backward
 from lmwp_ops.ops.sizes.planes import ceil_div, planar, power_of_two, vector
 from lmwp_ops.ops.sizes.triton_kernels import passed
-from lmwp_ops.ops.sparse_conv2d import gradient_kernels, reference, triton_kernels
+from lmwp_ops.ops.sparse_conv2d import gradient_kernels, triton_kernels
 from lmwp_ops.ops.sparse_conv2d.checks import output_size
 from lmwp_ops.ops.sparse_conv2d.gradient_kernels import SumSizes
-from lmwp_ops.ops.sparse_conv2d.layout import TORCH_FORMATS
 from lmwp_ops.ops.sparse_conv2d.matrix import Matrix, matrix_of, transposed_matrix_of
 from lmwp_ops.ops.sparse_conv2d.reference import Kinds
 from lmwp_ops.ops.sparse_conv2d.triton_kernels import Sizes, Source, Steps
@@ -29,7 +28,6 @@ _MOST_SPLITS = 64
 _FEW_PIXELS = 2**17  # in a batch
 _FEWEST_PIXELS = 64  # of a program
 _MOST_ELEMENTS = 8192  # of a program's result
-_MOST_ROWS = 256  # and columns of a block
 _STAGES = 3  # of loads ahead of the tensor cores
 _LEAST_OF_PRODUCT = 16  # rows of matrices that tensor cores multiply
 
@@ -77,12 +75,7 @@ def forward(
     dilation: Sequence[int],
     groups: int,
 ) -> Tensor:
-    """`reference.forward` on the GPU, in one launch; torch convolves by what is kept dense."""
-    if _is_for_torch(format, block):
-        return reference.forward(
-            *(x, values, indices, bias, scale, shift, slope),
-            *(format, shape, block, stride, padding, dilation, groups),
-        )
+    """`reference.forward` on the GPU, in one launch."""
     matrix = matrix_of(values, indices, format, shape, block, groups)
     spacing = _spacing(shape, stride, padding, dilation)
     size = output_size(x, shape, stride, padding, dilation)
@@ -113,11 +106,6 @@ def backward(
     A launch computes the gradient of x and one that of the values; where the epilogue needs what
     it was applied to, that is computed again in float32.
     """
-    if _is_for_torch(format, block):
-        return reference.backward(
-            *(grad, x, values, indices, bias, scale, shift, slope),
-            *(format, shape, block, stride, padding, dilation, groups, wanted),
-        )
     wants_x, wants_values, _, wants_bias, *wants_rest = wanted
     given = (scale, shift, slope)
     wants_epilogue = [want and bool(kind) for want, kind in zip(wants_rest, given, strict=True)]
@@ -142,10 +130,6 @@ def backward(
         grad_bias = [dz.sum((0, 2, 3), dtype=torch.float32).to(bias[0].dtype)]
     grad_scale, grad_shift, grad_slope = ([] if g is None else [g] for g in parameters)
     return grad_x, grad_values, [], grad_bias, grad_scale, grad_shift, grad_slope
-
-
-def _is_for_torch(format: str, block: Sequence[int]) -> bool:
-    return format in TORCH_FORMATS or max(block) > _MOST_ROWS
 
 
 def _spacing(
