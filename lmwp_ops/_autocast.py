@@ -8,6 +8,11 @@ from torch import Tensor
 from lmwp_ops._examples import convert
 
 
+def is_on(device_type: str) -> bool:
+    """Whether autocast is; some devices, as meta, have none."""
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+
+
 def cast(device_type: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """The arguments of an op with its feature, the first, in autocast's dtype; float64 stays."""
     dtype = torch.get_autocast_dtype(device_type)

@@ -109,7 +109,7 @@ def invoke(op: str, check: Callable[..., None], args: tuple[Any, ...]) -> Any:
     if not (isinstance(xs, Tensor) or xs) or _is_watched():
         return getattr(torch.ops.lmwp_ops, op).default(*args)
     device_type = leading(xs).device.type
-    if not torch.is_autocast_enabled(device_type):
+    if not _autocast.is_on(device_type):
         return _invoke_at_once(op, check, args)
     lowered = _autocast.cast(device_type, args)
     with _autocast.off(device_type):

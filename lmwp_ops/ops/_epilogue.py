@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lmwp_ops import _autocast
+
 Parameters = Sequence[Tensor]
 
 
@@ -19,8 +21,7 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 
 def output_dtype(x: Tensor, y: Tensor) -> torch.dtype:
     """That of the features; under autocast, in decomposed code, whatever torch made of them."""
-    autocast = torch.amp.is_autocast_available(x.device.type)
-    return y.dtype if autocast and torch.is_autocast_enabled(x.device.type) else x.dtype
+    return y.dtype if _autocast.is_on(x.device.type) else x.dtype
 
 
 def apply_epilogue(

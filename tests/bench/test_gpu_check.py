@@ -46,7 +46,10 @@ def test_counts_what_pytest_reports(tmp_path: Path):
     assert tested == gpu_check.Tested(passed=2, failed=2, skipped=1, stopped=False)
 
 
-def test_runs_those_marked_alone_after_all_others(tmp_path: Path):
+def test_runs_those_marked_alone_after_all_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # that of this very test
     (tmp_path / "test_all.py").write_text(
         "import os, pathlib, pytest, time\n"
         "others = pathlib.Path(__file__).parent / 'others'\n"

@@ -130,6 +130,13 @@ def test_a_mode_around_the_backward_pass_alone_sees_the_gradient() -> None:
     assert "lmwp_ops::depthwise_scales_backward" in seen.names
 
 
+def test_shapes_alone_can_be_computed() -> None:
+    x, w = (t.to("meta") for t in inputs())
+    for with_gradients in (True, False):
+        with torch.set_grad_enabled(with_gradients):
+            assert depthwise(x, w).shape == x.shape
+
+
 def test_vmap_is_refused_by_the_name_of_the_op() -> None:
     _, w = inputs()
     with pytest.raises(RuntimeError, match="Batching rule not implemented for lmwp_ops::depthwise"):
