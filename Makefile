@@ -40,7 +40,7 @@ $(VENV)/.built: $(VENV)/.installed $(NATIVE)
 test: setup ## run the whole test suite
 	$(BIN)/python -m pytest -q -n $(WORKERS)
 
-test-slow: setup ## run what `test` leaves out: other architectures, long trainings
+test-slow: setup ## run what `test` leaves out: other architectures and vectors, more planted faults, long trainings
 	$(BIN)/python -m pytest -q -n $(WORKERS) -m slow
 
 lint: setup types ## check style and types
