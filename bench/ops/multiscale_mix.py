@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
 import torch
 import torch.nn.functional as F
@@ -79,16 +80,20 @@ def _cost(shape: Shape) -> Cost:
     pixels = shape.channels * shape.side**2
     operations = 0
     for octave, _ in BRANCHES:
-        branch = shape.channels * -((-shape.side // 2**octave) ** 2)
-        operations += 20 * branch + (10 if octave else 2) * pixels
+        operations += 20 * _of_branch(shape, octave) + (10 if octave else 2) * pixels
     parameters = (9 * len(BRANCHES) + 3) * shape.channels
     return Cost(2 * pixels, parameters, operations)
+
+
+def _of_branch(shape: Shape, octave: int) -> int:
+    """Pixels of all channels at an octave."""
+    return shape.channels * ceil(shape.side / 2**octave) ** 2
 
 
 def _cost_of_norm(shape: Shape) -> Cost:
     """As without the norm where a channel stays in cache; its convolutions are done twice."""
     cost = _cost(shape)
-    again = sum(20 * shape.channels * -((-shape.side // 2**octave) ** 2) for octave, _ in BRANCHES)
+    again = sum(20 * _of_branch(shape, octave) for octave, _ in BRANCHES)
     return Cost(cost.elements, cost.parameters, cost.operations + again)
 
 

@@ -117,6 +117,7 @@ def test_framework_and_op_compute_the_same(name: str, shape: str) -> None:
     weights = sum(math.prod(sizes) for sizes in spec.weights(spec.shapes[shape]))
     epilogue = sum(t.numel() for t in (*inputs.scale, *inputs.shift, *inputs.slope))
     assert cost.parameters == weights + epilogue
+    assert cost.operations > 0
 
 
 def test_numbers_of_a_shape_are_params_of_its_rows() -> None:
