@@ -118,11 +118,12 @@ def invoke(op: str, check: Callable[..., None], args: tuple[Any, ...]) -> Any:
 
 def _invoke_at_once(op: str, check: Callable[..., None], args: tuple[Any, ...]) -> Any:
     if torch.is_grad_enabled():
-        given = list(tensors(args))
+        gradient = _gradients.get(op)
+        given = list(tensors(args)) if gradient is None else _flat(args[: gradient.count])
         if any(tensor.requires_grad for tensor in given):
-            if op not in _gradients:
+            if gradient is None:
                 return getattr(torch.ops.lmwp_ops, op).default(*args)
-            call = _Call(_gradients[op], check, args)
+            call = _Call(gradient, check, args)
             results = iter(_Differentiable.apply(call, *given))
             return convert(call.outputs, lambda _: next(results))
     return _dispatch.check_and_run(op, check, args)

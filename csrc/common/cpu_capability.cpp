@@ -31,10 +31,17 @@ CpuCapability limit() {
       std::string("LMWP_OPS_CPU_CAPABILITY: expected sse42, avx2 or avx512, got ") + wanted);
 }
 
+const char* vendor() {
+  __builtin_cpu_init();
+  if (__builtin_cpu_is("intel")) return "intel";
+  return __builtin_cpu_is("amd") ? "amd" : "another";
+}
+
 #else
 
 CpuCapability detect() { return CpuCapability::generic; }
 CpuCapability limit() { return CpuCapability::generic; }
+const char* vendor() { return "another"; }
 
 #endif
 
@@ -44,6 +51,8 @@ CpuCapability cpu_capability() {
   static const CpuCapability chosen = std::min(detect(), limit());
   return chosen;
 }
+
+const char* cpu_vendor() { return vendor(); }
 
 const char* name(CpuCapability capability) {
   switch (capability) {

@@ -11,4 +11,7 @@ CpuCapability cpu_capability();
 
 const char* name(CpuCapability capability);
 
+// Who made the processor: "intel", "amd" or "another".
+const char* cpu_vendor();
+
 }  // namespace lmwp

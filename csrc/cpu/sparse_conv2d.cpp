@@ -85,7 +85,7 @@ class Runner {
 
   // Where the tile's pixels of the channels from `channel` on are, or are brought to.
   void find_planes(int64_t channel) {
-    if (p_.in_place && tile_.columns % kLanes == 0) {
+    if (p_.in_place.of && tile_.columns % kLanes == 0) {
       base_ = static_cast<const float*>(p_.x) + tile_.image * p_.x_stride[0] +
               channel * p_.x_stride[1] + tile_.column;
       source_ = p_.in_place;
@@ -108,13 +108,10 @@ class Runner {
     slab.count = count;
     slab.sum_stride = stride_;
     slab.stride = p_.y_stride[1];
-    slab.scale = p_.scale;
-    slab.shift = p_.shift;
-    slab.slope = p_.slope;
+    slab.problem = &p_;
     const int64_t panel = ceil_div(vectors_, ceil_div(vectors_, kSparseVectors));
     for (int64_t v = 0; v < vectors_; v += panel) {
       const int64_t pixel = v * kLanes;
-      const SparseSinglesFunction compute = sparse_singles_function(min(vectors_ - v, panel));
       slab.sums = results_ + pixel;
       slab.pixels = direct_ ? tile_.columns - pixel : vectors_ * kLanes;
       slab.out = direct_ ? reinterpret_cast<float*>(output(channel, 0)) + pixel : nullptr;
@@ -124,11 +121,19 @@ class Runner {
         slab.is_last = s + 1 == p_.singles.slabs;
         slab.fetched = far_ && slab.is_first && base_ != planes_ ? p_.plane_count : 0;
         slab.fetches_out = far_ && slab.is_last && direct_;
-        compute({base_ + pixel, source_}, slab);
+        add_slab(pixel, min(vectors_ - v, panel), slab);
       }
     }
     if (direct_) return;
     for (int64_t r = 0; r < count; ++r) write(channel + r, results_ + r * stride_);
+  }
+
+  void add_slab(int64_t pixel, int64_t vectors, const SparseSlab& slab) const {
+    if (source_.spacing > 0) {
+      sparse_singles_function<EvenPlanes>(vectors)(base_ + pixel, {source_.spacing}, slab);
+    } else {
+      sparse_singles_function<ListedPlanes>(vectors)(base_ + pixel, {source_.of}, slab);
+    }
   }
 
   // The channels of `rows`, a few at a time and as evenly as can be.
@@ -137,13 +142,11 @@ class Runner {
       SparseTarget target;
       for (int64_t t = 0; t < count; ++t) {
         const int64_t c = rows.output[first + t];
-        target.scale[t] = p_.scale ? p_.scale[c] : 1.0f;
-        target.shift[t] = p_.shift ? p_.shift[c] : 0.0f;
-        target.slope[t] = p_.slope ? p_.slope[c] : 1.0f;
+        target.epilogue[t] = ChannelEpilogue(p_, c);
         target.out[t] = direct_ ? reinterpret_cast<float*>(output(c, 0)) : results_ + t * stride_;
       }
       target.pixels = direct_ ? tile_.columns : vectors_ * kLanes;
-      sparse_tile_function(count)({base_, source_}, rows, rows.weight + first * rows.output_step,
+      sparse_tile_function(count)({base_, source_.of}, rows, rows.weight + first * rows.output_step,
                                   target, vectors_);
       if (direct_) return;
       for (int64_t t = 0; t < count; ++t) write(rows.output[first + t], results_ + t * stride_);
@@ -171,7 +174,7 @@ class Runner {
   int64_t vectors_;  // of the tile
   bool direct_;
   const float* base_;
-  const int32_t* source_;
+  SparseSource source_;
 };
 
 template <typename T>

@@ -13,8 +13,15 @@ struct SparsePlane {
   int64_t channel, row, column;
 };
 
+// How many floats behind a pixel each column of the weight reads. Where that is column * spacing,
+// which is found faster than in a list, `spacing` is not 0.
+struct SparseSource {
+  const int32_t* of;
+  int64_t spacing;
+};
+
 // Output channels that read the same pixels. The sum of channel output[t] at a pixel is that over k
-// of weight[k * column_step + t * output_step] times what lies source[column[k]] floats behind the
+// of weight[k * column_step + t * output_step] times what lies source.of[column[k]] floats behind the
 // pixel in the planes.
 struct SparseRows {
   const int32_t* output;
@@ -58,8 +65,8 @@ struct SparseConvProblem {
   int64_t step[2];  // of the convolution
   const SparsePlane* planes;
   int64_t plane_count;
-  const int32_t* source;    // of each column of the weight
-  const int32_t* in_place;  // the same in x, or null where its pixels have to be copied
+  SparseSource source;    // of each column of the weight, in planes
+  SparseSource in_place;  // the same in x; nothing where its pixels have to be copied
   int64_t groups, group_channels;
   SparseTiling tiling;
   SparseSingles singles;        // or, where it has no offsets,

@@ -2,9 +2,8 @@
 // Compiled once per instruction set: every name lives in the namespace of that set.
 #pragma once
 
-#include "common/epilogue.h"
 #include "cpu/rows.h"
-#include "cpu/sparse_conv2d.h"
+#include "cpu/sparse_epilogue.h"
 
 namespace lmwp::LMWP_ISA {
 
@@ -23,22 +22,11 @@ struct RowTap {
   float weight;
 };
 
-struct RowEpilogue {
-  float scale, shift, slope;
-  bool plain;  // 1, 0 and 1
-};
-
 // Lanes of a vector of which the first is column `column`, of a row of `width`.
 static inline VecInt lanes_inside(int64_t column, int64_t width) {
   static const int32_t lane[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   const VecInt at = load<VecInt>(lane) + static_cast<int32_t>(column);
   return (at >= 0) & (at < static_cast<int32_t>(width));
-}
-
-static inline Vec finish_row(Vec sum, const RowEpilogue& epilogue) {
-  if (epilogue.plain) return sum;
-  return affine_prelu(sum, broadcast<Vec>(epilogue.scale), broadcast<Vec>(epilogue.shift),
-                      broadcast<Vec>(epilogue.slope));
 }
 
 // One plane of the input and the taps on it.
@@ -53,7 +41,7 @@ struct TappedPlane {
 // sides what they read is not the plane's.
 template <int V>
 static void inner_rows(const TappedPlane& plane, int64_t row, int64_t column, bool at_side,
-                       const RowEpilogue& epilogue, float* out, int64_t out_pitch) {
+                       const ChannelEpilogue& epilogue, float* out, int64_t out_pitch) {
   Vec sum[V] = {};
   const float* const first = plane.x + row * plane.pitch + column;
   const int64_t pitch = plane.pitch;
@@ -72,11 +60,12 @@ static void inner_rows(const TappedPlane& plane, int64_t row, int64_t column, bo
       for (int v = 0; v < V; ++v) sum[v] += weight * load<Vec>(from + v * pitch);
     }
   }
+  epilogue.finish(sum);
 #pragma GCC unroll 8
-  for (int v = 0; v < V; ++v) store(out + v * out_pitch, finish_row(sum[v], epilogue));
+  for (int v = 0; v < V; ++v) store(out + v * out_pitch, sum[v]);
 }
 
-using InnerRows = void (*)(const TappedPlane&, int64_t, int64_t, bool, const RowEpilogue&, float*,
+using InnerRows = void (*)(const TappedPlane&, int64_t, int64_t, bool, const ChannelEpilogue&, float*,
                            int64_t);
 
 // inner_rows of 1 to kTapRows rows.
@@ -113,9 +102,7 @@ class DepthwiseRunner {
               (p_.height - 1) * p_.x_stride[2] + p_.width - before_;
     plane_.x = static_cast<const float*>(p_.x) + before_;
     find_taps(channel);
-    const bool affine = p_.scale || p_.shift || p_.slope;
-    epilogue_ = {p_.scale ? p_.scale[channel] : 1.0f, p_.shift ? p_.shift[channel] : 0.0f,
-                 p_.slope ? p_.slope[channel] : 1.0f, !affine};
+    epilogue_ = ChannelEpilogue(p_, channel);
     compute(band * p_.out_height / bands, (band + 1) * p_.out_height / bands);
   }
 
@@ -164,14 +151,15 @@ class DepthwiseRunner {
   void outer_row(int64_t row) const {
     for (int64_t begin = 0; begin < p_.out_width; begin += kLanes) {
       const int64_t column = min(begin, p_.out_width - kLanes);
-      Vec sum{};
+      Vec sum[1] = {};
       for (int64_t t = 0; t < plane_.count; ++t) {
         const RowTap& tap = taps_[t];
         const int64_t h = row + tap.shift.row, w = column + tap.shift.column;
         if (h < 0 || h >= p_.height) continue;
-        sum += broadcast<Vec>(tap.weight) * read(h, w);
+        sum[0] += broadcast<Vec>(tap.weight) * read(h, w);
       }
-      store(output(row) + column, finish_row(sum, epilogue_));
+      epilogue_.finish(sum);
+      store(output(row) + column, sum[0]);
     }
   }
 
@@ -194,7 +182,7 @@ class DepthwiseRunner {
   SparseShift lowest_, highest_;
   TappedPlane plane_;
   int64_t before_, behind_;  // floats of the tensor before and from the first of the plane
-  RowEpilogue epilogue_;
+  ChannelEpilogue epilogue_;
   float* out_;
 };
 

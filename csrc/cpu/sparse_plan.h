@@ -46,8 +46,8 @@ class SparsePlan {
     problem.plane_count = static_cast<int64_t>(planes_.size());
     problem.groups = geometry_.groups;
     problem.group_channels = geometry_.group_channels;
-    problem.source = source_.data();
-    problem.in_place = in_place_.empty() ? nullptr : in_place_.data();
+    problem.source = source_of(source_);
+    problem.in_place = source_of(in_place_);
     problem.tiling = tiling_;
     const int64_t tiles = ceil_div(geometry_.out_size[0], tiling_.rows) *
                           ceil_div(geometry_.out_size[1], tiling_.columns);
@@ -89,6 +89,15 @@ class SparsePlan {
     const auto [first, last] = std::minmax_element(taps_[d].begin(), taps_[d].end(), by_shift);
     first_[d] = first->shift;
     halo_[d] = last->shift - first->shift;
+  }
+
+  static SparseSource source_of(const std::vector<int32_t>& places) {
+    if (places.empty()) return {nullptr, 0};
+    const int64_t spacing = places.size() > 1 ? places[1] : 0;
+    for (std::size_t c = 0; c < places.size(); ++c) {
+      if (places[c] != static_cast<int64_t>(c) * spacing) return {places.data(), 0};
+    }
+    return {places.data(), spacing};
   }
 
   void set_tiling(int64_t planes) {

@@ -2,9 +2,8 @@
 // Compiled once per instruction set: every name lives in the namespace of that set.
 #pragma once
 
-#include "common/epilogue.h"
 #include "cpu/rows.h"
-#include "cpu/sparse_conv2d.h"
+#include "cpu/sparse_epilogue.h"
 
 namespace lmwp::LMWP_ISA {
 
@@ -41,7 +40,7 @@ static inline void store_pixels(const Vec (&values)[V], float* to, int64_t count
 // The epilogue of each channel of a tile, where its results are stored, and how many pixels of them
 // are.
 struct SparseTarget {
-  float scale[kSparseChannels], shift[kSparseChannels], slope[kSparseChannels];
+  ChannelEpilogue epilogue[kSparseChannels];
   float* out[kSparseChannels];
   int64_t pixels;
 };
@@ -67,10 +66,7 @@ static inline void sparse_vectors_of(const SparsePixels& pixels, const SparseRow
   }
 #pragma GCC unroll 8
   for (int t = 0; t < T; ++t) {
-    const Vec scale = broadcast<Vec>(target.scale[t]), shift = broadcast<Vec>(target.shift[t]);
-    const Vec slope = broadcast<Vec>(target.slope[t]);
-#pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) sum[t][v] = affine_prelu(sum[t][v], scale, shift, slope);
+    target.epilogue[t].finish(sum[t]);
     store_pixels<V>(sum[t], target.out[t] + pixel, target.pixels - pixel);
   }
 }
@@ -125,7 +121,18 @@ struct SparseSlab {
   int64_t sum_stride;
   float* out;              // where results are stored, `stride` apart; null: where the sums are
   int64_t stride, pixels;  // of each channel this many pixels are stored in the end
-  const float *scale, *shift, *slope;  // of every channel, or null
+  const SparseConvProblem* problem;  // for its epilogue
+};
+
+// Where a column of the weight reads: in planes that lie evenly, which is found faster than from a
+// list, or anywhere.
+struct EvenPlanes {
+  int64_t floats;
+  int64_t operator()(int64_t column) const { return column * floats; }
+};
+struct ListedPlanes {
+  const int32_t* source;
+  int64_t operator()(int64_t column) const { return source[column]; }
 };
 
 // Asks for V vectors before they are needed, to be written or to be read.
@@ -135,11 +142,11 @@ static inline void fetch(const float* first) {
   for (int v = 0; v < V; ++v) __builtin_prefetch(first + v * kLanes, written);
 }
 
-// V vectors of pixels of every channel.
-template <int V>
-static void sparse_singles(const SparsePixels& pixels, const SparseSlab& slab) {
+// V vectors of every channel, whose pixels begin at `first` in the first plane.
+template <int V, typename Planes>
+static void sparse_singles(const float* first, const Planes& planes, const SparseSlab& slab) {
   for (int64_t r = 0; r < slab.count; ++r) {
-    if (r < slab.fetched) fetch<V, false>(pixels.first + pixels.source[r] + V * kLanes);
+    if (r < slab.fetched) fetch<V, false>(first + planes(r) + V * kLanes);
     if (slab.fetches_out) fetch<V, true>(slab.out + r * slab.stride + V * kLanes);
     float* const sums = slab.sums + r * slab.sum_stride;
     Vec sum[V] = {};
@@ -148,34 +155,30 @@ static void sparse_singles(const SparsePixels& pixels, const SparseSlab& slab) {
       for (int v = 0; v < V; ++v) sum[v] = load<Vec>(sums + v * kLanes);
     }
     for (int64_t k = slab.offset[r]; k < slab.offset[r + 1]; ++k) {
-      const float* const from = pixels.first + pixels.source[slab.column[k]];
+      const float* const from = first + planes(slab.column[k]);
       const Vec w = broadcast<Vec>(slab.weight[k]);
 #pragma GCC unroll 8
       for (int v = 0; v < V; ++v) sum[v] += w * load<Vec>(from + v * kLanes);
     }
     float* out = sums;
     if (slab.is_last) {
-      const int64_t c = slab.channel + r;
-      const Vec scale = broadcast<Vec>(slab.scale ? slab.scale[c] : 1.0f);
-      const Vec shift = broadcast<Vec>(slab.shift ? slab.shift[c] : 0.0f);
-      const Vec slope = broadcast<Vec>(slab.slope ? slab.slope[c] : 1.0f);
-#pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) sum[v] = affine_prelu(sum[v], scale, shift, slope);
+      ChannelEpilogue(*slab.problem, slab.channel + r).finish(sum);
       if (slab.out) out = slab.out + r * slab.stride;
     }
     store_pixels<V>(sum, out, slab.is_last ? slab.pixels : V * kLanes);
   }
 }
 
-using SparseSinglesFunction = void (*)(const SparsePixels&, const SparseSlab&);
+template <typename Planes>
+using SparseSinglesFunction = void (*)(const float*, const Planes&, const SparseSlab&);
 
 // sparse_singles of `vectors` vectors, 1 to kSparseVectors.
-template <int V = kSparseVectors>
-static SparseSinglesFunction sparse_singles_function(int64_t vectors) {
+template <typename Planes, int V = kSparseVectors>
+static SparseSinglesFunction<Planes> sparse_singles_function(int64_t vectors) {
   if constexpr (V > 1) {
-    if (vectors < V) return sparse_singles_function<V - 1>(vectors);
+    if (vectors < V) return sparse_singles_function<Planes, V - 1>(vectors);
   }
-  return sparse_singles<V>;
+  return sparse_singles<V, Planes>;
 }
 
 }  // namespace lmwp::LMWP_ISA

@@ -155,7 +155,7 @@ class ValuesRunner {
                     int64_t columns, int64_t pixel, int64_t vectors, const Places& places,
                     LaneTotals& totals) const {
     const float* from[product_columns(1)];
-    for (int64_t i = 0; i < columns; ++i) from[i] = planes_ + p_.source[column[i]] + pixel;
+    for (int64_t i = 0; i < columns; ++i) from[i] = planes_ + p_.source.of[column[i]] + pixel;
     totals.make_room();
     plane_products_function(count, columns)(gradients, from, vectors, totals.room());
     for (int64_t i = 0; i < count; ++i) {

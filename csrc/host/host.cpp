@@ -46,6 +46,9 @@ PYBIND11_MODULE(_host, module) {
   module.def(
       "cpu_capability", [] { return lmwp::name(lmwp::cpu_capability()); },
       "Instruction set the CPU kernels run with: sse42, avx2, avx512 or generic.");
+  module.def(
+      "cpu_vendor", [] { return lmwp::cpu_vendor(); },
+      "Who made the processor: intel, amd or another.");
   module.def("pack_blocks", &pack_blocks, py::arg("mask").noconvert(), py::arg("rows"),
              py::arg("columns"), py::arg("slab"),
              "(offsets, columns) of the kept blocks of a mask; ValueError if one is kept in part.");

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lmwp_ops import SparseConvWeight, _loader
-from lmwp_ops.ops.sparse_conv2d import packing
+from lmwp_ops.ops.sparse_conv2d import packing, speed
 from lmwp_ops.ops.sparse_conv2d.choice import fastest, regular
-from lmwp_ops.ops.sparse_conv2d.speed import break_even, predicted_gain
+from lmwp_ops.ops.sparse_conv2d.speed import EPYC, XEON, Processor, break_even, predicted_gain
 
 from .cases import CASES, Case, draw_mask
 
@@ -26,6 +26,7 @@ if _loader.why_not("_host") is None:
     from lmwp_ops import _host
 
     PACKERS.append(_host)
+each_processor = pytest.mark.parametrize("processor", [XEON, EPYC], ids=["xeon", "epyc"])
 each_packer = pytest.mark.parametrize("packer", PACKERS, ids=["numpy", "compiled"][: len(PACKERS)])
 
 
@@ -280,8 +281,12 @@ def test_auto_looks_for_the_most_regular_format() -> None:
 
 
 @pytest.mark.skipif(_loader.why_not("_C") is not None, reason="the kernels are not loaded")
-def test_auto_is_dense_where_that_is_faster() -> None:
-    """More kept, smaller maps and fewer channels are for dense."""
+@each_processor
+def test_auto_is_dense_where_that_is_faster(
+    processor: Processor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More kept and smaller maps are for dense."""
+    monkeypatch.setattr(speed, "processor", lambda: processor)
     dense = torch.randn(128, 128, 1, 1)
     found = {}
     for density in (0.05, 0.3, 0.9):
@@ -295,17 +300,36 @@ def test_auto_is_dense_where_that_is_faster() -> None:
     assert found[0.05, 2] == found[0.9, 56] == "dense"
 
 
+@each_processor
 @pytest.mark.parametrize("format", ["unstructured", "block", "taps", "channels"])
 @pytest.mark.parametrize(("shape", "groups"), [((64, 64, 1, 1), 1), ((40, 40, 3, 3), 1)])
 def test_break_even_is_where_the_gain_is_one(
-    format: str, shape: tuple[int, int, int, int], groups: int
+    format: str,
+    shape: tuple[int, int, int, int],
+    groups: int,
+    processor: Processor,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(speed, "processor", lambda: processor)
     size = (56, 56)
     limit = break_even(format, shape, groups, size)
-    assert 0 < limit < 1
-    assert predicted_gain(format, limit, shape, groups, size) == pytest.approx(1, rel=1e-3)
+    assert 0 < limit <= 1
+    gain = predicted_gain(format, limit, shape, groups, size)
+    assert gain == pytest.approx(1, rel=1e-3) or (gain > 1 and limit == pytest.approx(1))
     assert predicted_gain(format, limit / 2, shape, groups, size) > 1
     assert break_even(format, shape, groups, (1, 1)) == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.skipif(_loader.why_not("_host") is not None, reason="no compiled host module")
+@pytest.mark.parametrize(
+    ("vendor", "expected"), [("amd", EPYC), ("intel", XEON), ("another", XEON)]
+)
+def test_the_maker_of_the_processor_tells_what_was_measured(
+    vendor: str, expected: Processor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _host.cpu_vendor() in ("amd", "intel", "another")
+    monkeypatch.setattr(_host, "cpu_vendor", lambda: vendor)
+    assert speed.processor.__wrapped__() == expected
 
 
 def test_nothing_was_measured_on_other_devices() -> None:
