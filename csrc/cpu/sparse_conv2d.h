@@ -21,8 +21,8 @@ struct SparseSource {
 };
 
 // Output channels that read the same pixels. The sum of channel output[t] at a pixel is that over k
-// of weight[k * column_step + t * output_step] times what lies source.of[column[k]] floats behind the
-// pixel in the planes.
+// of weight[k * column_step + t * output_step] times what lies source.of[column[k]] floats behind
+// the pixel in the planes.
 struct SparseRows {
   const int32_t* output;
   int64_t count, column_step, output_step;

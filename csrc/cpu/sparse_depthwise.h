@@ -65,8 +65,8 @@ static void inner_rows(const TappedPlane& plane, int64_t row, int64_t column, bo
   for (int v = 0; v < V; ++v) store(out + v * out_pitch, sum[v]);
 }
 
-using InnerRows = void (*)(const TappedPlane&, int64_t, int64_t, bool, const ChannelEpilogue&, float*,
-                           int64_t);
+using InnerRows = void (*)(const TappedPlane&, int64_t, int64_t, bool, const ChannelEpilogue&,
+                           float*, int64_t);
 
 // inner_rows of 1 to kTapRows rows.
 template <int V = kTapRows>
