@@ -69,7 +69,7 @@ class GradientPass {
   void pass(const Run& run) {
     const float* z = has_z ? at<const float>(p_.z, run) : nullptr;
     const T* dy = at<const T>(p_.grad, run);
-    T* dz = at<T>(p_.out, run);
+    T* const dz = p_.out.data ? at<T>(p_.out, run) : nullptr;
     const int64_t z_step = vector_step<interleaved>(p_.z);
     const int64_t dy_step = vector_step<interleaved>(p_.grad);
     const int64_t dz_step = vector_step<interleaved>(p_.out);
@@ -87,7 +87,7 @@ class GradientPass {
           by_slope += u > 0.0f ? Vec{} : g * u;
         }
         by_shift += du;
-        put<whole>(scale_ * du, dz + i * dz_step, run.lanes);
+        if (dz) put<whole>(scale_ * du, dz + i * dz_step, run.lanes);
       }
       by_scale_.add(by_scale);
       by_shift_.add(by_shift);

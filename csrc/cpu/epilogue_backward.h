@@ -9,7 +9,7 @@ namespace lmwp {
 struct EpilogueProblem : ChannelProblem {
   ChannelFeature z;     // float32; without data where no gradient depends on it
   ChannelFeature grad;  // of y
-  ChannelFeature out;   // gradient of z; may be z itself
+  ChannelFeature out;   // gradient of z; may be z itself; without data where it is not wanted
   const float* scale;   // [channels], as all parameters and their gradients; null where absent
   const float* shift;
   const float* slope;

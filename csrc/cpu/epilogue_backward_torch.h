@@ -9,9 +9,9 @@ namespace lmwp {
 
 using FiveKinds = std::tuple<Tensors, Tensors, Tensors, Tensors, Tensors>;
 
-// What is wanted of xs, weights, scale, shift and slope.
+// What is wanted of xs, weights, scale, shift and slope, and of a bias that the sums hold.
 struct Wanted {
-  bool xs, weights, scale, shift, slope;
+  bool xs, weights, scale, shift, slope, bias = false;
 
   Wanted(const char* op, const std::vector<bool>& flags) {
     STD_TORCH_CHECK(flags.size() == 5, op, ": wanted: expected 5 flags");
@@ -25,7 +25,7 @@ struct Wanted {
 
 // The gradients of `sums`, which the epilogue was applied to, and those wanted of its parameters.
 struct EpilogueGradients {
-  Tensors sums, scale, shift, slope;
+  Tensors sums, scale, shift, slope, bias;
 };
 
 // `sums` in float32, overwritten where they can be; none where nothing depends on them.
@@ -33,14 +33,19 @@ EpilogueGradients epilogue_backward(const char* op, const Tensors& grads, const 
                                     const Tensors& scale, const Tensors& shift,
                                     const Tensors& slope, const Wanted& wanted);
 
-// The same with `convolve(xs, weights)` for the sums of float32 branches; it is called only where a
+// The gradients, float32, of biases whose results have these.
+Tensors bias_gradients(const char* op, const Tensors& grads);
+
+// epilogue_backward with `convolve(xs, weights)` for the sums of float32 branches; it is called only where a
 // gradient depends on them.
 template <typename Weights, typename Convolve>
 EpilogueGradients epilogue_backward(const char* op, const Tensors& grads, const Tensors& xs,
                                     const Weights& weights, const Tensors& scale,
                                     const Tensors& shift, const Tensors& slope,
                                     const Wanted& wanted, Convolve&& convolve) {
-  if (scale.empty() && slope.empty()) return {grads, {}, {}, {}};
+  if (scale.empty() && slope.empty()) {
+    return {grads, {}, {}, {}, wanted.bias ? bias_gradients(op, grads) : Tensors{}};
+  }
   Tensors sums;
   if (!slope.empty() || wanted.scale) sums = convolve(in_float32(xs), in_float32(weights));
   return epilogue_backward(op, grads, sums, scale, shift, slope, wanted);

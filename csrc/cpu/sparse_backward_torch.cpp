@@ -1,11 +1,13 @@
-// The gradients of sparse_conv2d, without its epilogue, as a torch op.
+// The gradients of sparse_conv2d as a torch op.
+#include "cpu/epilogue_backward_torch.h"
 #include "cpu/sparse_arguments.h"
+#include "cpu/sparse_conv2d_torch.h"
 
 namespace lmwp {
 namespace {
 
 using torch::stable::Tensor;
-using Gradients = std::tuple<Tensors, Tensors>;
+using SevenKinds = std::tuple<Tensors, Tensors, Tensors, Tensors, Tensors, Tensors, Tensors>;
 
 void set_tensors(const Tensor& from, const Tensor& to, SparseConvProblem& problem) {
   problem.dtype = dtype_of(kSparseOp, from);
@@ -65,27 +67,40 @@ Tensor values_gradient(const Tensor& dy, const Tensor& x, const Tensor& values,
   return with_dtype_of(values, sums);
 }
 
-Gradients backward(const Tensor& dy, const Tensor& x, const Tensor& values, const Tensors& indices,
-                   const std::string& format, const Counts& shape, const Counts& block,
-                   const Counts& stride, const Counts& padding, const Counts& dilation,
-                   int64_t groups, bool wants_x, bool wants_values) {
+// `wanted` follows the tensors that the op begins with: x, values, indices, bias, scale, shift and
+// slope.
+SevenKinds backward(const Tensor& grad, const Tensor& x, const Tensor& values,
+                    const Tensors& indices, const Tensors& bias, const Tensors& scale,
+                    const Tensors& shift, const Tensors& slope, const std::string& format,
+                    const Counts& shape, const Counts& block, const Counts& stride,
+                    const Counts& padding, const Counts& dilation, int64_t groups,
+                    const std::vector<bool>& flags) {
   const SparseGeometry geometry = geometry_of(x, shape, stride, padding, dilation, groups);
-  STD_TORCH_CHECK(dy.is_cpu() && dy.scalar_type() == x.scalar_type() && dy.dim() == 4 &&
-                      dy.size(0) == x.size(0) && dy.size(1) == shape[0] &&
-                      dy.size(2) == geometry.out_size[0] && dy.size(3) == geometry.out_size[1],
+  STD_TORCH_CHECK(grad.is_cpu() && grad.scalar_type() == x.scalar_type() && grad.dim() == 4 &&
+                      grad.size(0) == x.size(0) && grad.size(1) == shape[0] &&
+                      grad.size(2) == geometry.out_size[0] && grad.size(3) == geometry.out_size[1],
                   kSparseOp, ": grad: expected the shape and the dtype of the result");
+  STD_TORCH_CHECK(flags.size() == 7, kSparseOp, ": wanted: expected 7 flags");
+  Wanted wanted(kSparseOp, {flags[0], flags[1], flags[4], flags[5], flags[6]});
+  wanted.bias = flags[3] && !bias.empty();
+  const auto convolve = [&](const Tensors& wide, const Tensor& wide_values) {
+    return Tensors{sparse_conv2d(wide[0], wide_values, indices, in_float32(bias), {}, {}, {},
+                                 format, shape, block, stride, padding, dilation, groups)};
+  };
+  const EpilogueGradients found = epilogue_backward(kSparseOp, {grad}, {x}, values, scale, shift,
+                                                    slope, wanted, convolve);
+  const Tensor& dz = found.sums[0];
   const SparseWeight weight(x, values, indices, format, shape, block, groups);
-  Gradients gradients;
-  if (wants_x) std::get<0>(gradients).push_back(input_gradient(dy, x, geometry, weight));
-  if (wants_values) {
-    std::get<1>(gradients).push_back(values_gradient(dy, x, values, geometry, weight));
-  }
-  return gradients;
+  Tensors of_x, of_values, of_bias;
+  if (wanted.xs) of_x.push_back(input_gradient(dz, x, geometry, weight));
+  if (wanted.weights) of_values.push_back(values_gradient(dz, x, values, geometry, weight));
+  if (wanted.bias) of_bias.push_back(with_dtype_of(bias[0], found.bias[0]));
+  return {of_x, of_values, {}, of_bias, found.scale, found.shift, found.slope};
 }
 
 }  // namespace
 }  // namespace lmwp
 
 STABLE_TORCH_LIBRARY_IMPL(lmwp_ops, CPU, m) {
-  m.impl("sparse_conv2d_conv_backward_cpp", TORCH_BOX(&lmwp::backward));
+  m.impl("sparse_conv2d_backward_cpp", TORCH_BOX(&lmwp::backward));
 }

@@ -1,4 +1,6 @@
 // The CPU kernel of sparse_conv2d as a torch op.
+#include "cpu/sparse_conv2d_torch.h"
+
 #include "cpu/sparse_arguments.h"
 
 namespace lmwp {
@@ -29,7 +31,9 @@ struct Epilogue {
   std::vector<float> shifted;
 };
 
-Tensor forward(const Tensor& x, const Tensor& values, const Tensors& indices, const Tensors& bias,
+}  // namespace
+
+Tensor sparse_conv2d(const Tensor& x, const Tensor& values, const Tensors& indices, const Tensors& bias,
                const Tensors& scale, const Tensors& shift, const Tensors& slope,
                const std::string& format, const Counts& shape, const Counts& block,
                const Counts& stride, const Counts& padding, const Counts& dilation,
@@ -54,9 +58,8 @@ Tensor forward(const Tensor& x, const Tensor& values, const Tensors& indices, co
   return y;
 }
 
-}  // namespace
 }  // namespace lmwp
 
 STABLE_TORCH_LIBRARY_IMPL(lmwp_ops, CPU, m) {
-  m.impl("sparse_conv2d_cpp", TORCH_BOX(&lmwp::forward));
+  m.impl("sparse_conv2d_cpp", TORCH_BOX(&lmwp::sparse_conv2d));
 }

@@ -13,7 +13,7 @@ from lmwp_ops._library import define
 from lmwp_ops._registration import empty_gradients, register, register_gradient
 from lmwp_ops.ops._arguments import argument_error
 from lmwp_ops.ops.sizes.planes import is_planar
-from lmwp_ops.ops.sparse_conv2d import compiled, reference
+from lmwp_ops.ops.sparse_conv2d import reference
 from lmwp_ops.ops.sparse_conv2d.checks import OP, check, check_backward, output_shape
 from lmwp_ops.ops.sparse_conv2d.example import example
 from lmwp_ops.ops.sparse_conv2d.layout import TORCH_FORMATS
@@ -31,17 +31,13 @@ _ARGUMENTS = (
 )
 _FORWARD = f"({_ARGUMENTS}) -> Tensor"
 _KINDS = ", ".join(["Tensor[]"] * 7)
+_BACKWARD = f"(Tensor grad, {_ARGUMENTS}, bool[7] wanted) -> ({_KINDS})"
 define(OP, _FORWARD)
-define(f"{OP}_backward", f"(Tensor grad, {_ARGUMENTS}, bool[7] wanted) -> ({_KINDS})")
+define(f"{OP}_backward", _BACKWARD)
 # Implemented by the compiled libraries _C and _C_cuda.
 for _backend in ("cpp", "cuda"):
     define(f"{OP}_{_backend}", _FORWARD)
-define(
-    f"{OP}_conv_backward_cpp",
-    "(Tensor grad, Tensor x, Tensor values, Tensor[] indices, str format, int[] shape, "
-    "int[] block, int[] stride, int[] padding, int[] dilation, int groups, bool wants_x, "
-    "bool wants_values) -> (Tensor[], Tensor[])",
-)
+define(f"{OP}_backward_cpp", _BACKWARD)
 
 
 def sparse_conv2d(
@@ -184,7 +180,7 @@ register_gradient(
     check=check_backward,
     fake=_fake_backward,
     reference=reference.backward,
-    compiled={"cpp": compiled.backward},
+    compiled={"cpp": torch.ops.lmwp_ops.sparse_conv2d_backward_cpp.default},
     triton=_triton.launcher(__package__, "backward"),
     refuse={
         "cpp": lambda grad, *args: _refuse_cpp(*args),
