@@ -36,8 +36,8 @@ EpilogueGradients epilogue_backward(const char* op, const Tensors& grads, const 
 // The gradients, float32, of biases whose results have these.
 Tensors bias_gradients(const char* op, const Tensors& grads);
 
-// epilogue_backward with `convolve(xs, weights)` for the sums of float32 branches; it is called only where a
-// gradient depends on them.
+// epilogue_backward with `convolve(xs, weights)` for the sums of float32 branches; it is called
+// only where a gradient depends on them.
 template <typename Weights, typename Convolve>
 EpilogueGradients epilogue_backward(const char* op, const Tensors& grads, const Tensors& xs,
                                     const Weights& weights, const Tensors& scale,

@@ -87,8 +87,8 @@ SevenKinds backward(const Tensor& grad, const Tensor& x, const Tensor& values,
     return Tensors{sparse_conv2d(wide[0], wide_values, indices, in_float32(bias), {}, {}, {},
                                  format, shape, block, stride, padding, dilation, groups)};
   };
-  const EpilogueGradients found = epilogue_backward(kSparseOp, {grad}, {x}, values, scale, shift,
-                                                    slope, wanted, convolve);
+  const EpilogueGradients found =
+      epilogue_backward(kSparseOp, {grad}, {x}, values, scale, shift, slope, wanted, convolve);
   const Tensor& dz = found.sums[0];
   const SparseWeight weight(x, values, indices, format, shape, block, groups);
   Tensors of_x, of_values, of_bias;

@@ -33,11 +33,11 @@ struct Epilogue {
 
 }  // namespace
 
-Tensor sparse_conv2d(const Tensor& x, const Tensor& values, const Tensors& indices, const Tensors& bias,
-               const Tensors& scale, const Tensors& shift, const Tensors& slope,
-               const std::string& format, const Counts& shape, const Counts& block,
-               const Counts& stride, const Counts& padding, const Counts& dilation,
-               int64_t groups) {
+Tensor sparse_conv2d(const Tensor& x, const Tensor& values, const Tensors& indices,
+                     const Tensors& bias, const Tensors& scale, const Tensors& shift,
+                     const Tensors& slope, const std::string& format, const Counts& shape,
+                     const Counts& block, const Counts& stride, const Counts& padding,
+                     const Counts& dilation, int64_t groups) {
   const SparseGeometry geometry = geometry_of(x, shape, stride, padding, dilation, groups);
   const SparseWeight weight(x, values, indices, format, shape, block, groups);
   const Epilogue epilogue(x, bias, scale, shift, slope, shape[0]);
