@@ -95,6 +95,32 @@ class SparseConv2d(nn.Module):
             dilation=cast(Pair, conv.dilation),
         )
 
+    def to_conv(self) -> nn.Conv2d:
+        """The same convolution by a dense weight, with zeros for what is pruned.
+
+        Raises:
+            ValueError: there is an affine step or a PReLU.
+        """
+        if self.scale is not None or self.slope is not None:
+            raise ValueError("SparseConv2d: affine and slope: expected none, for an nn.Conv2d")
+        conv = nn.Conv2d(
+            self.weight_shape[1] * self.groups,
+            self.weight_shape[0],
+            self.weight_shape[2:],
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+            bias=self.bias is not None,
+            device=self.values.device,
+            dtype=self.values.dtype,
+        )
+        with torch.no_grad():
+            conv.weight.copy_(self.weight.to_dense())
+            if conv.bias is not None and self.bias is not None:
+                conv.bias.copy_(self.bias)
+        return conv.train(self.training)
+
     @property
     def weight(self) -> SparseConvWeight:
         """The pruned weight with the values of now."""

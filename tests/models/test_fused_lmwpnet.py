@@ -13,6 +13,7 @@ from lmwp_models import fused_lmwpnet, optimize_for_inference
 from lmwp_models.lmwpnet import LMWPNet
 from lmwp_models.lmwpnet_config import LMWPNetConfig
 from lmwp_models.mwpm import MWPM
+from lmwp_ops.nn import SparseConv2d
 
 SMALL = LMWPNetConfig(widths=(5, 8, 12, 17, 20), blocks=(1, 0, 2, 1, 1), decoder=(5, 6, 7, 9))
 
@@ -91,6 +92,19 @@ def test_later_training_of_the_network_changes_nothing_and_nothing_is_changed() 
     for parameter in model.parameters():
         nn.init.normal_(parameter)
     assert torch.equal(fused(images), before)
+
+
+def test_a_pruned_network_is_folded_with_what_is_kept() -> None:
+    model, images = network(), torch.randn(1, 3, 48, 64)
+    convs = {name: conv for name, conv in model.named_modules() if type(conv) is nn.Conv2d}
+    masks = {name: torch.rand(conv.weight.shape) < 0.6 for name, conv in convs.items()}
+    lmwp_ops.sparsify(model, masks, images, format="taps")
+    kinds = [type(module) for module in model.modules()]
+    assert kinds.count(SparseConv2d) > 20
+    with torch.no_grad():
+        expected = copy.deepcopy(model).double()(images.double())
+        assert_same_logits(optimize_for_inference(model)(images), expected)
+    assert [type(module) for module in model.modules()] == kinds
 
 
 def test_a_network_in_training_mode_is_folded_for_evaluation() -> None:

@@ -37,6 +37,11 @@ def test_is_the_masked_convolution(name: str) -> None:
         torch.testing.assert_close(module(x), conv(x), rtol=1e-4, atol=1e-5)
     assert torch.equal(module.weight.to_dense(), conv.weight)
     assert module.format in repr(module)
+    back = module.eval().to_conv()
+    assert not back.training
+    torch.testing.assert_close(back(x), conv(x))
+    assert back.weight is not conv.weight
+    assert torch.equal(back.weight, conv.weight)
 
 
 def test_affine_and_slope() -> None:
@@ -51,6 +56,8 @@ def test_affine_and_slope() -> None:
     torch.testing.assert_close(module(x), prelu(norm(conv(x))))
     names = {"values", "bias", "scale", "shift", "slope"}
     assert {name for name, _ in module.named_parameters()} == names
+    with pytest.raises(ValueError, match="affine and slope: expected none"):
+        module.to_conv()
 
 
 def test_a_step_changes_what_is_kept_alone() -> None:
