@@ -50,7 +50,6 @@ Tensor values_gradient(const Tensor& dy, const Tensor& x, const Tensor& values,
   set_sizes(geometry, conv);
   plan.describe(conv, 1);
   problem.dy = dy.const_data_ptr();
-  problem.out_channels = geometry.out_channels;
   problem.values = weight.values();
   problem.value_count = values.numel();
   std::vector<float> partials(kernel.partial_floats(problem));

@@ -9,7 +9,7 @@
 
 #include "cpu/denormals.h"
 #include "cpu/sparse_depthwise.h"
-#include "cpu/sparse_planes.h"
+#include "cpu/sparse_pixels.h"
 #include "cpu/sparse_tile.h"
 
 namespace lmwp::LMWP_ISA {
@@ -17,7 +17,7 @@ namespace {
 
 int64_t task_count(const SparseConvProblem& p) {
   if (reads_rows(p)) return DepthwiseRunner::task_count(p);
-  return p.batch * tile_count(p) * p.groups * p.splits;
+  return p.batch * tile_count(p) * ceil_div(p.groups, task_groups(p)) * p.splits;
 }
 
 constexpr int64_t kFarFloats = 1 << 19;
@@ -27,13 +27,20 @@ int64_t result_floats(const SparseConvProblem& p) {
   return spaced((p.tiling.rows - 1) * p.tiling.pitch + p.tiling.columns + kAlign);
 }
 
+// Whether the results of a task are written together, a vector of channels of a pixel at a time.
+bool writes_pixels(const SparseConvProblem& p) {
+  return is_interleaved(p.y_stride) && p.splits == 1;
+}
+
 // Channels that have room for their results at a time.
 int64_t result_channels(const SparseConvProblem& p) {
-  return p.singles.offset ? p.singles.channels / p.groups : kSparseChannels;
+  const bool all = p.singles.offset || writes_pixels(p);
+  return all ? task_groups(p) * p.group_outputs : kSparseChannels;
 }
 
 int64_t scratch_floats(const SparseConvProblem& p) {
-  return p.plane_count * p.tiling.floats + result_channels(p) * result_floats(p) + 2 * kAlign;
+  return task_groups(p) * p.plane_count * p.tiling.floats + result_channels(p) * result_floats(p) +
+         2 * kAlign;
 }
 
 // Whether an image of both sides is larger than a second-level cache.
@@ -56,23 +63,20 @@ class Runner {
   void run(int64_t task) {
     const int64_t split = task % p_.splits;
     task /= p_.splits;
-    const int64_t group = task % p_.groups;
-    task /= p_.groups;
-    tile_ = tile_at(p_, task);
+    const int64_t parts = ceil_div(p_.groups, task_groups(p_));
+    const int64_t first = task % parts * task_groups(p_);
+    const int64_t groups = min(task_groups(p_), p_.groups - first);
+    tile_ = tile_at(p_, task / parts);
     vectors_ = tile_vectors(p_, tile_);
+    first_output_ = first * p_.group_outputs;
     // Whether results can be stored where they belong.
     direct_ = is_float32(static_cast<const T*>(nullptr)) && tile_.rows == 1 && p_.y_stride[3] == 1;
-    find_planes(group * p_.group_channels);
-
-    if (p_.singles.offset) {
-      const int64_t channels = p_.singles.channels / p_.groups, first = group * channels;
-      const Range range(channels, split, p_.splits);
-      compute_singles(first + range.begin, range.end - range.begin);
-    } else {
-      const int64_t first = p_.first_row[group];
-      const Range range(p_.first_row[group + 1] - first, split, p_.splits);
-      for (int64_t r = range.begin; r < range.end; ++r) compute(p_.rows[first + r]);
+    find_planes(first, groups);
+    for (int64_t g = first; g < first + groups; ++g) {
+      compute_group(g, split);
+      base_ += group_floats_;
     }
+    if (writes_pixels(p_)) write_pixels(groups * p_.group_outputs);
   }
 
  private:
@@ -83,19 +87,45 @@ class Runner {
     const int64_t begin, end;
   };
 
-  // Where the tile's pixels of the channels from `channel` on are, or are brought to.
-  void find_planes(int64_t channel) {
+  // Where the tile's pixels of groups from `group` on are, or are brought to.
+  void find_planes(int64_t group, int64_t groups) {
+    const int64_t channel = group * p_.group_channels;
     if (p_.in_place.of && tile_.columns % kLanes == 0) {
       base_ = static_cast<const float*>(p_.x) + tile_.image * p_.x_stride[0] +
               channel * p_.x_stride[1] + tile_.column;
       source_ = p_.in_place;
+      group_floats_ = p_.group_channels * p_.x_stride[1];
       return;
-    }
-    for (int64_t i = 0; i < p_.plane_count; ++i) {
-      load_plane<T>(p_, tile_, channel, p_.planes[i], planes_ + i * p_.tiling.floats);
     }
     base_ = planes_;
     source_ = p_.source;
+    group_floats_ = p_.plane_count * p_.tiling.floats;
+    if (is_interleaved(p_.x_stride)) {
+      InterleavedPlanes<T>(p_, tile_, group, groups, planes_).load();
+      return;
+    }
+    for (int64_t g = 0; g < groups; ++g) {
+      for (int64_t i = 0; i < p_.plane_count; ++i) {
+        load_plane<T>(p_, tile_, channel + g * p_.group_channels, p_.planes[i],
+                      planes_ + (g * p_.plane_count + i) * p_.tiling.floats);
+      }
+    }
+  }
+
+  void compute_group(int64_t group, int64_t split) {
+    if (p_.singles.offset) {
+      const Range range(p_.group_outputs, split, p_.splits);
+      compute_singles(group * p_.group_outputs + range.begin, range.end - range.begin);
+    } else {
+      const int64_t first = p_.first_row[group];
+      const Range range(p_.first_row[group + 1] - first, split, p_.splits);
+      for (int64_t r = range.begin; r < range.end; ++r) compute(p_.rows[first + r]);
+    }
+  }
+
+  // Where the results of a channel are, where all of a task's have room.
+  float* results_of(int64_t channel) const {
+    return results_ + (channel - first_output_) * stride_;
   }
 
   // A panel of pixels is finished before the next one: what a slab reads of it stays in the first
@@ -112,7 +142,7 @@ class Runner {
     const int64_t panel = ceil_div(vectors_, ceil_div(vectors_, kSparseVectors));
     for (int64_t v = 0; v < vectors_; v += panel) {
       const int64_t pixel = v * kLanes;
-      slab.sums = results_ + pixel;
+      slab.sums = results_of(channel) + pixel;
       slab.pixels = direct_ ? tile_.columns - pixel : vectors_ * kLanes;
       slab.out = direct_ ? reinterpret_cast<float*>(output(channel, 0)) + pixel : nullptr;
       for (int64_t s = 0; s < p_.singles.slabs; ++s) {
@@ -124,8 +154,8 @@ class Runner {
         add_slab(pixel, min(vectors_ - v, panel), slab);
       }
     }
-    if (direct_) return;
-    for (int64_t r = 0; r < count; ++r) write(channel + r, results_ + r * stride_);
+    if (direct_ || writes_pixels(p_)) return;
+    for (int64_t r = 0; r < count; ++r) write(channel + r, results_of(channel + r));
   }
 
   void add_slab(int64_t pixel, int64_t vectors, const SparseSlab& slab) const {
@@ -143,14 +173,28 @@ class Runner {
       for (int64_t t = 0; t < count; ++t) {
         const int64_t c = rows.output[first + t];
         target.epilogue[t] = ChannelEpilogue(p_, c);
-        target.out[t] = direct_ ? reinterpret_cast<float*>(output(c, 0)) : results_ + t * stride_;
+        target.out[t] = direct_             ? reinterpret_cast<float*>(output(c, 0))
+                        : writes_pixels(p_) ? results_of(c)
+                                            : results_ + t * stride_;
       }
       target.pixels = direct_ ? tile_.columns : vectors_ * kLanes;
       sparse_tile_function(count)({base_, source_.of}, rows, rows.weight + first * rows.output_step,
                                   target, vectors_);
-      if (direct_) return;
+      if (direct_ || writes_pixels(p_)) return;
       for (int64_t t = 0; t < count; ++t) write(rows.output[first + t], results_ + t * stride_);
     });
+  }
+
+  // Takes the results of a task's channels over the tile to the output.
+  void write_pixels(int64_t channels) const {
+    const int64_t lanes = min(kLanes, channels);
+    for (int64_t i = 0; i < tile_.rows; ++i) {
+      for (int64_t c = 0; c < channels; c += kLanes) {
+        const int64_t first = min(c, channels - lanes);
+        planes_to_pixels(results_ + first * stride_ + i * p_.tiling.pitch, stride_, tile_.columns,
+                         lanes, output(first_output_ + first, i), p_.y_stride[3]);
+      }
+    }
   }
 
   // Takes the results of a channel over the tile to the output.
@@ -171,9 +215,11 @@ class Runner {
   const bool far_;
   float *results_, *planes_;
   SparseTile tile_;
-  int64_t vectors_;  // of the tile
+  int64_t vectors_;       // of the tile
+  int64_t first_output_;  // channel of the task
   bool direct_;
-  const float* base_;
+  const float* base_;     // the first plane of a group
+  int64_t group_floats_;  // from there to that of the next
   SparseSource source_;
 };
 

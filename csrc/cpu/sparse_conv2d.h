@@ -67,7 +67,7 @@ struct SparseConvProblem {
   int64_t plane_count;
   SparseSource source;    // of each column of the weight, in planes
   SparseSource in_place;  // the same in x; nothing where its pixels have to be copied
-  int64_t groups, group_channels;
+  int64_t groups, group_channels, group_outputs;
   SparseTiling tiling;
   SparseSingles singles;        // or, where it has no offsets,
   const SparseRows* rows;       // and
@@ -89,7 +89,6 @@ struct SparseConvKernel {
 struct SparseValuesProblem {
   SparseConvProblem conv;
   const void* dy;
-  int64_t out_channels;
   const float* values;
   int64_t value_count;
 };

@@ -46,6 +46,7 @@ class SparsePlan {
     problem.plane_count = static_cast<int64_t>(planes_.size());
     problem.groups = geometry_.groups;
     problem.group_channels = geometry_.group_channels;
+    problem.group_outputs = geometry_.out_channels / geometry_.groups;
     problem.source = source_of(source_);
     problem.in_place = source_of(in_place_);
     problem.tiling = tiling_;

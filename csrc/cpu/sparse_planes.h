@@ -39,18 +39,29 @@ static inline void clear_columns(float* row, int64_t begin, int64_t end) {
   if (begin < end) __builtin_memset(row + begin, 0, (end - begin) * sizeof(float));
 }
 
+// Columns [begin, end) of a plane of a tile are in the map, those around them are padding.
+struct PlaneColumns {
+  PlaneColumns(const SparseConvProblem& p, const SparseTile& tile, const SparsePlane& plane)
+      : width(tile.columns + (p.tiling.pitch - p.tiling.columns)),
+        of_first(plane.column + tile.column * p.step[1]),
+        step(p.step[1]),
+        begin(min(ceil_div(max(0, -of_first), step), width)),
+        end(max(begin, min(width, of_first < p.width ? ceil_div(p.width - of_first, step) : 0))) {}
+
+  // Of the map, for one of the plane.
+  int64_t of_map(int64_t column) const { return of_first + column * step; }
+
+  const int64_t width, of_first, step, begin, end;
+};
+
 // A plane of a tile, of a group whose input channels begin at `channel`.
 template <typename T>
 static inline void load_plane(const SparseConvProblem& p, const SparseTile& tile, int64_t channel,
                               const SparsePlane& plane, float* to) {
   const T* const x = static_cast<const T*>(p.x) + tile.image * p.x_stride[0] +
                      (channel + plane.channel) * p.x_stride[1];
-  const int64_t width = tile.columns + (p.tiling.pitch - p.tiling.columns);
-  const int64_t first = plane.column + tile.column * p.step[1], step = p.step[1];
-  // Columns [begin, end) of the plane are in the map, those around them are padding.
-  const int64_t begin = min(ceil_div(max(0, -first), step), width);
-  const int64_t inside = first < p.width ? ceil_div(p.width - first, step) : 0;
-  const int64_t end = max(begin, min(width, inside));
+  const PlaneColumns columns(p, tile, plane);
+  const int64_t width = columns.width, begin = columns.begin, end = columns.end;
   for (int64_t i = 0; i < tile.rows + p.tiling.halo; ++i, to += p.tiling.pitch) {
     const int64_t h = plane.row + (tile.row + i) * p.step[0];
     if (h < 0 || h >= p.height || begin == end) {
@@ -58,7 +69,7 @@ static inline void load_plane(const SparseConvProblem& p, const SparseTile& tile
       continue;
     }
     const T* const row = x + h * p.x_stride[2];
-    read_row(row + (first + begin * step) * p.x_stride[3], step * p.x_stride[3], end - begin,
+    read_row(row + columns.of_map(begin) * p.x_stride[3], columns.step * p.x_stride[3], end - begin,
              row + (p.width - 1) * p.x_stride[3] + 1, to + begin);
     clear_columns(to, 0, begin);
     clear_columns(to, end, width);

@@ -254,7 +254,6 @@ bool check_backward(const Shape& shape, const Settings& s, const Map& x, Map& y,
   lmwp::SparseValuesProblem problem{};
   problem.conv = problem_of(x, y, shape.batch, g);
   problem.dy = y.data.get();
-  problem.out_channels = g.out_channels;
   problem.values = matrix.values().data();
   problem.value_count = static_cast<int64_t>(matrix.values().size());
   matrix.sparse.describe(problem.conv);
@@ -320,6 +319,11 @@ int main(int argc, char** argv) {
       {1, 7, 15, {4, 3, 1, {3, 2}, {3, 2}, {4, 0}, {1, 3}, {}, {}}, 2, 1},
       {1, 1, 1, {1, 1, 1, {1, 1}, {1, 1}, {0, 0}, {1, 1}, {}, {}}, 1, 1},
       {1, 2, 4200, {2, 1, 1, {1, 3}, {1, 1}, {0, 1}, {1, 1}, {}, {}}, 1, 1},
+      {2, 5, 9, {35, 21, 1, {1, 1}, {1, 1}, {0, 0}, {1, 1}, {}, {}}, 1, 1},
+      {1, 7, 18, {40, 37, 1, {1, 1}, {1, 1}, {0, 0}, {1, 1}, {}, {}}, 4, 1},
+      {1, 6, 7, {37, 1, 37, {3, 3}, {1, 1}, {1, 1}, {1, 1}, {}, {}}, 1, 1},
+      {1, 8, 5, {10, 5, 5, {1, 1}, {1, 1}, {0, 0}, {1, 1}, {}, {}}, 2, 1},
+      {2, 7, 20, {6, 20, 1, {3, 3}, {2, 2}, {1, 3}, {1, 2}, {}, {}}, 1, 1},
   };
   int turn = 0;
   for (const Shape& shape : shapes)
