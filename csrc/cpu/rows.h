@@ -52,7 +52,12 @@ static constexpr bool is_float32(const void*) { return false; }
 template <typename T>
 static inline void read_row(const T* x, int64_t step, int64_t count, const T* end, float* to) {
   if (step != 1) {
-    for (int64_t c = 0; c < count; c += kLanes) {
+    int64_t c = 0;
+    for (; step == 2 && c < count && end - (x + 2 * c) >= 2 * kLanes; c += kLanes) {
+      const Vec v = even_lanes(widen(x + 2 * c), widen(x + 2 * c + kLanes));
+      store(to + c, count - c < kLanes ? keep_first(v, count - c) : v);
+    }
+    for (; c < count; c += kLanes) {
       T buffer[kLanes] = {};
       for (int64_t i = 0; i < min(kLanes, count - c); ++i) buffer[i] = x[(c + i) * step];
       store(to + c, widen(buffer));
@@ -85,6 +90,18 @@ static inline void write_row(const float* from, int64_t count, T* y, int64_t ste
   } else {
     narrow_partial(load<Vec>(from), y, count);
   }
+}
+
+// Every second element of a row that nobody else writes to meanwhile: whole vectors are written,
+// with what lies between as it was.
+static inline void write_every_second(const float* from, int64_t count, float* y) {
+  int64_t c = 0;
+  for (; c + kLanes < count; c += kLanes, y += 2 * kLanes) {
+    const Vec v = load<Vec>(from + c), between = odd_lanes(load<Vec>(y), load<Vec>(y + kLanes));
+    store(y, interleave_low(v, between));
+    store(y + kLanes, interleave_high(v, between));
+  }
+  write_row(from + c, count - c, y, 2);
 }
 
 // Splits `count` columns, zero padded to two whole vectors, into even and odd ones.
