@@ -27,9 +27,10 @@ int64_t result_floats(const SparseConvProblem& p) {
   return spaced((p.tiling.rows - 1) * p.tiling.pitch + p.tiling.columns + kAlign);
 }
 
-// Whether the results of a task are written together, a vector of channels of a pixel at a time.
+// Whether the results of a task are written together, a vector of channels of a pixel at a time:
+// they are of one channel after the other.
 bool writes_pixels(const SparseConvProblem& p) {
-  return is_interleaved(p.y_stride) && p.splits == 1;
+  return is_interleaved(p.y_stride) && (p.splits == 1 || p.singles.offset);
 }
 
 // Channels that have room for their results at a time.
@@ -76,7 +77,7 @@ class Runner {
       compute_group(g, split);
       base_ += group_floats_;
     }
-    if (writes_pixels(p_)) write_pixels(groups * p_.group_outputs);
+    if (writes_pixels(p_)) write_pixels(Range(groups * p_.group_outputs, split, p_.splits));
   }
 
  private:
@@ -90,7 +91,8 @@ class Runner {
   // Where the tile's pixels of groups from `group` on are, or are brought to.
   void find_planes(int64_t group, int64_t groups) {
     const int64_t channel = group * p_.group_channels;
-    if (p_.in_place.of && tile_.columns % kLanes == 0) {
+    in_place_ = p_.in_place.of && tile_.columns % kLanes == 0;
+    if (in_place_) {
       base_ = static_cast<const float*>(p_.x) + tile_.image * p_.x_stride[0] +
               channel * p_.x_stride[1] + tile_.column;
       source_ = p_.in_place;
@@ -149,7 +151,7 @@ class Runner {
         slab.offset = p_.singles.offset + s * p_.singles.channels + channel;
         slab.is_first = s == 0;
         slab.is_last = s + 1 == p_.singles.slabs;
-        slab.fetched = far_ && slab.is_first && base_ != planes_ ? p_.plane_count : 0;
+        slab.fetched = far_ && slab.is_first && in_place_ ? p_.plane_count : 0;
         slab.fetches_out = far_ && slab.is_last && direct_;
         add_slab(pixel, min(vectors_ - v, panel), slab);
       }
@@ -185,12 +187,13 @@ class Runner {
     });
   }
 
-  // Takes the results of a task's channels over the tile to the output.
-  void write_pixels(int64_t channels) const {
-    const int64_t lanes = min(kLanes, channels);
+  // Takes the results of some of a task's channels over the tile to the output.
+  void write_pixels(const Range& channels) const {
+    const int64_t lanes = min(kLanes, channels.end - channels.begin);
+    if (lanes == 0) return;
     for (int64_t i = 0; i < tile_.rows; ++i) {
-      for (int64_t c = 0; c < channels; c += kLanes) {
-        const int64_t first = min(c, channels - lanes);
+      for (int64_t c = channels.begin; c < channels.end; c += kLanes) {
+        const int64_t first = min(c, channels.end - lanes);
         planes_to_pixels(results_ + first * stride_ + i * p_.tiling.pitch, stride_, tile_.columns,
                          lanes, output(first_output_ + first, i), p_.y_stride[3]);
       }
@@ -224,7 +227,7 @@ class Runner {
   SparseTile tile_;
   int64_t vectors_;       // of the tile
   int64_t first_output_;  // channel of the task
-  bool direct_;
+  bool direct_, in_place_;
   const float* base_;     // the first plane of a group
   int64_t group_floats_;  // from there to that of the next
   SparseSource source_;

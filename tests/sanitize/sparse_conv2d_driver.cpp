@@ -28,6 +28,7 @@ struct Shape {
 struct Settings {
   Dtype dtype;
   bool channels_last, epilogue, in_place;
+  int64_t threads;
 };
 
 // A feature in a block of its own.
@@ -191,7 +192,7 @@ bool check_forward(const Shape& shape, const Settings& s, const Map& x, Map& y,
     p.slope = slope.data();
   }
   matrix.sparse.describe(p);
-  plan.describe(p, 3);
+  plan.describe(p, s.threads);
   run(p);
   for (int64_t n = 0; n < shape.batch; ++n)
     for (int64_t o = 0; o < g.out_channels; ++o)
@@ -239,7 +240,7 @@ bool check_backward(const Shape& shape, const Settings& s, const Map& x, Map& y,
       p.y = found.data.get() + (i * p.y_stride[2] + j * p.y_stride[3]) * size_of(s.dtype);
       for (int d = 0; d < 2; ++d) p.y_stride[2 + d] *= g.step[d];
       transpose.matrix().describe(p);
-      plan.describe(p, 2);
+      plan.describe(p, s.threads);
       run(p);
     }
   for (int64_t n = 0; n < shape.batch; ++n)
@@ -333,7 +334,10 @@ int main(int argc, char** argv) {
             shape.height == 1 && shape.width % 16 == 0 && !channels_last && dtype == Dtype::float32;
         for (bool in_place : {false, true}) {
           if (in_place && !can) continue;
-          if (!check(shape, {dtype, channels_last, ++turn % 3 != 0, in_place}, fault)) return 1;
+          for (int64_t threads : {1, 3}) {
+            const Settings settings{dtype, channels_last, ++turn % 3 != 0, in_place, threads};
+            if (!check(shape, settings, fault)) return 1;
+          }
         }
       }
   return 0;
