@@ -54,8 +54,10 @@ def svg(figure: Figure) -> Markup:
 
 
 def plain_numbers(axis: Axis) -> None:
-    """Ticks of a logarithmic axis as plain numbers: 0.5, 1, 20."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    """Ticks of a logarithmic axis as plain numbers: 0.5, 1, 20; more of them within a decade."""
+    low, high = axis.get_view_interval()
+    subs = (1, 2, 5) if high > 10 * low else (1, 1.5, 2, 3, 4, 5, 7)
+    axis.set_major_locator(LogLocator(subs=subs))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
