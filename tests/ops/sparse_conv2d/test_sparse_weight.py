@@ -322,13 +322,15 @@ def test_break_even_is_where_the_gain_is_one(
 
 @pytest.mark.skipif(_loader.why_not("_host") is not None, reason="no compiled host module")
 @pytest.mark.parametrize(
-    ("vendor", "expected"), [("amd", EPYC), ("intel", XEON), ("another", XEON)]
+    ("vendor", "instruction_set", "expected"),
+    [("intel", "avx512", XEON), ("intel", "avx2", EPYC), ("amd", "avx512", EPYC)],
 )
-def test_the_maker_of_the_processor_tells_what_was_measured(
-    vendor: str, expected: Processor, monkeypatch: pytest.MonkeyPatch
+def test_predictions_are_of_the_processor_most_alike(
+    vendor: str, instruction_set: str, expected: Processor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert _host.cpu_vendor() in ("amd", "intel", "another")
     monkeypatch.setattr(_host, "cpu_vendor", lambda: vendor)
+    monkeypatch.setattr(_host, "cpu_capability", lambda: instruction_set)
     assert speed.processor.__wrapped__() == expected
 
 
