@@ -235,7 +235,11 @@ def _config(kernel: str, x: Tensor, kernel_size: int, spacing: tuple[int, int]) 
     size = x.numel().bit_length()
     key = f"{dtype} {layout} k{kernel_size} s{stride} d{dilation} 2^{size}"
     name = f"depthwise_scales_{kernel}"
-    return tuned(name, key, kernels.CONFIGS[kernel], x.device)
+    configs = kernels.CONFIGS[kernel]
+    if kernel == "bwd_weight" and (kernel_size > 5 or stride > 1):
+        # Fewest rows first: more of them need more registers than there are.
+        configs = sorted(configs, key=lambda config: config["ROWS"])
+    return tuned(name, key, configs, x.device)
 
 
 def _launch(
