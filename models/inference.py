@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import cast
+from typing import TypeVar
 
 from torch import nn
 
@@ -12,6 +12,8 @@ from lmwp_models.fused_csnet import FusedCSNet
 from lmwp_models.fused_lmwpnet import FusedLMWPNet
 from lmwp_models.lmwpnet import LMWPNet
 from lmwp_ops.nn import SparseConv2d
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def optimize_for_inference(model: nn.Module, *, cuda_graphs: bool = True) -> nn.Module:
@@ -29,24 +31,21 @@ def optimize_for_inference(model: nn.Module, *, cuda_graphs: bool = True) -> nn.
     several threads may call. Under autocast, `torch.compile`, a tracer or a capture of the
     caller's, the kernels are launched one by one, as they are on the CPU.
     """
-    model = _dense(model)
     if isinstance(model, CSNet):
-        return FusedCSNet(model, cuda_graphs=cuda_graphs).eval()
+        return FusedCSNet(_dense(model), cuda_graphs=cuda_graphs).eval()
     if isinstance(model, LMWPNet):
-        return FusedLMWPNet(model, cuda_graphs=cuda_graphs).eval()
+        return FusedLMWPNet(_dense(model), cuda_graphs=cuda_graphs).eval()
     raise TypeError(
         f"optimize_for_inference: expected a CSNet or an LMWPNet, got {type(model).__name__}"
     )
 
 
-def _dense(model: nn.Module) -> nn.Module:
+def _dense(model: Model) -> Model:
     """The model, or, where it has sparse convolutions, a copy with dense ones in their places."""
     if not any(isinstance(module, SparseConv2d) for module in model.modules()):
         return model
     model = copy.deepcopy(model)
-    sparse = [name for name, module in model.named_modules() if isinstance(module, SparseConv2d)]
-    for name in sparse:
-        parent, _, child = name.rpartition(".")
-        conv = cast(SparseConv2d, model.get_submodule(name)).to_conv()
-        setattr(model.get_submodule(parent), child, conv)
+    for name, module in list(model.named_modules()):
+        if isinstance(module, SparseConv2d):
+            model.set_submodule(name, module.to_conv())
     return model

@@ -31,17 +31,10 @@ CpuCapability limit() {
       std::string("LMWP_OPS_CPU_CAPABILITY: expected sse42, avx2 or avx512, got ") + wanted);
 }
 
-const char* vendor() {
-  __builtin_cpu_init();
-  if (__builtin_cpu_is("intel")) return "intel";
-  return __builtin_cpu_is("amd") ? "amd" : "another";
-}
-
 #else
 
 CpuCapability detect() { return CpuCapability::generic; }
 CpuCapability limit() { return CpuCapability::generic; }
-const char* vendor() { return "another"; }
 
 #endif
 
@@ -52,7 +45,14 @@ CpuCapability cpu_capability() {
   return chosen;
 }
 
-const char* cpu_vendor() { return vendor(); }
+const char* cpu_vendor() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_is("intel")) return "intel";
+  if (__builtin_cpu_is("amd")) return "amd";
+#endif
+  return "another";
+}
 
 const char* name(CpuCapability capability) {
   switch (capability) {

@@ -53,6 +53,7 @@ CASES = [
     Case((2, 3, 8, 9), 6, "block", (3, 3), block=(2, 9), padding=(1, 1), density=0.5),
     Case((2, 5, 15, 17), 5, "taps", (3, 3), groups=5, padding=(1, 1), density=0.6),
     Case((1, 40, 28, 28), 40, "taps", (3, 3), groups=40, stride=(2, 2), padding=(1, 1)),
+    Case((1, 5, 7, 75), 5, "taps", (3, 3), groups=5, stride=(2, 2), padding=(1, 1)),
     Case((1, 6, 20, 9), 6, "taps", (5, 3), groups=6, padding=(4, 2), dilation=(2, 2)),
     Case((2, 4, 13, 11), 6, "taps", (3, 3), stride=(3, 2), padding=(2, 0), dilation=(1, 2)),
     Case((1, 10, 30, 30), 20, "taps", (3, 3), padding=(1, 1), epilogue=""),
